@@ -1,0 +1,27 @@
+"""`rsqa finish`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rsqa.cli.output import Json, LogFile, Quiet, Verbose, start_output
+from rsqa.cli.summary import show_report
+
+
+def finish(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of rsqa ask.", show_default=False)],
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_file: LogFile = None,
+) -> None:
+    """Rebuild the tables and the cube from the parts that are done."""
+    start_output(quiet, verbose, log_file)
+    from rsqa.run import pipeline
+
+    report = pipeline.finish(folder)
+    show_report(report, as_json=json, quiet=quiet)
+    raise typer.Exit(report.exit_code)

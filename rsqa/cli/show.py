@@ -1,0 +1,142 @@
+"""`rsqa show`: answers of a finished run, filtered, read batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from rsqa.cli.output import Quiet, emit, emit_json, log, plain, start_output, table
+from rsqa.errors import InputError, SourceMissing, UsageError
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
+
+_SHOWN = ("tile_id", "question_id", "status", "value", "confidence", "text")
+_FILTER = "Filter"
+_LINES_AT_ONCE = 1000
+_MOST_CHARACTERS = 80
+"""Of a text in the table; JSON has it whole."""
+
+
+def show(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of rsqa ask.", show_default=False)],
+    question: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-q", "--question", metavar="ID", help="Only this question id.", rich_help_panel=_FILTER, show_default=False
+        ),
+    ] = None,
+    value: Annotated[
+        str | None, typer.Option(help="Only tiles with this answer.", rich_help_panel=_FILTER, show_default=False)
+    ] = None,
+    status: Annotated[
+        Literal["ok", "off_list", "unparsed", "truncated", "nodata", "error"] | None,
+        typer.Option(help="Only rows with this status.", rich_help_panel=_FILTER, show_default=False),
+    ] = None,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="P",
+            help="Only answers at least this sure, 0 to 1.",
+            rich_help_panel=_FILTER,
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Rows to show; 0 is all.", rich_help_panel=_FILTER)
+    ] = 20,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a row.", rich_help_panel="Output")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show answers, and how to open the files elsewhere."""
+    start_output(quiet)
+    answers = _open(folder)
+    chosen = _chosen(answers, question, value, status, min_confidence)
+    total = answers.count_rows(filter=chosen)
+    rows = islice(_rows(answers, chosen), limit or total)
+    if json:
+        all(emit_json(row) for row in rows)
+        return
+    while batch := list(islice(rows, _LINES_AT_ONCE)):
+        if not emit(table(_SHOWN, [[_short(row[name]) for name in _SHOWN] for row in batch])):
+            return
+    if limit and total > limit:
+        log.info("%s of %s rows; --limit 0 shows all", f"{limit:,}", f"{total:,}")
+    for line in opening_hints(folder):
+        log.info("%s", line)
+
+
+def _short(value: Any) -> Any:
+    return f"{value[: _MOST_CHARACTERS - 1]}…" if isinstance(value, str) and len(value) > _MOST_CHARACTERS else value
+
+
+def opening_hints(folder: Path) -> list[str]:
+    """How other tools open the files."""
+    answers = folder / "answers.parquet"
+    files = answers / "*.parquet" if answers.is_dir() else answers
+    return [
+        f'geopandas: geopandas.read_parquet("{answers}")',
+        f"DuckDB:    SELECT question_id, value, count(*) FROM '{files}' GROUP BY ALL",
+        f"QGIS:      drag {answers} into the map; needs QGIS with GDAL's Parquet driver",
+        f'xarray:    xarray.open_zarr("{folder / "tiles.zarr"}", group="SOURCE/QUESTION", decode_coords="all")',
+    ]
+
+
+def _open(folder: Path) -> ds.Dataset:
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    path = folder / "answers.parquet"
+    if not path.exists():
+        found = (
+            "is an unfinished output; run rsqa finish on it"
+            if (folder / "parts").is_dir()
+            else "is no output of rsqa ask"
+        )
+        raise SourceMissing(f"no answers.parquet in {str(folder)!r}, which {found}")
+    try:
+        return ds.dataset(path, format="parquet")
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            f"can't read {str(path)!r}: {plain(error)[:200]}; rebuild it with rsqa finish {folder}"
+        ) from error
+
+
+def _chosen(
+    answers: ds.Dataset,
+    questions: list[str] | None,
+    value: str | None,
+    status: str | None,
+    min_confidence: float | None,
+) -> ds.Expression:
+    import pyarrow.dataset as ds
+
+    chosen = ds.scalar(True)
+    if questions:
+        batches = answers.to_batches(columns=["question_id"])
+        known = set(chain.from_iterable(batch.column(0).unique().to_pylist() for batch in batches))
+        if unknown := [id_ for id_ in questions if id_ not in known]:
+            raise UsageError(f"no question {unknown[0]!r} in this output; choose of {', '.join(sorted(known))}")
+        chosen &= ds.field("question_id").isin(questions)
+    if value is not None:
+        chosen &= ds.field("value") == value
+    if status is not None:
+        chosen &= ds.field("status") == status
+    if min_confidence is not None:
+        chosen &= ds.field("confidence") >= min_confidence
+    return chosen
+
+
+def _rows(answers: ds.Dataset, chosen: ds.Expression) -> Iterator[dict[str, Any]]:
+    """Rows without their binary geometry; `bbox` is there."""
+    columns = [name for name in answers.schema.names if name != "geometry"]
+    batches = answers.to_batches(columns=columns, filter=chosen, batch_readahead=2, fragment_readahead=1)
+    return chain.from_iterable(batch.to_pylist() for batch in batches)

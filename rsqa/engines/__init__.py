@@ -1,0 +1,1 @@
+"""Engines: chips and questions in, columnar replies out."""

@@ -1,0 +1,57 @@
+"""What an engine is: prepare once what all tiles share, then answer batches of tiles.
+
+N tiles, Q questions, K options of one question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsqa.engines.cards import ModelCard
+from rsqa.tasks.question import Question
+
+
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """What the model said to one question, a row per tile, in the order of the chips."""
+
+    option_logprob: NDArray[np.float32] | None = None
+    """(N, K) natural log of p(option), end token included, over the full vocabulary; None for open questions.
+    NaN rows where a reasoning model never reached `<answer>`."""
+    text: NDArray[np.object_] | None = None
+    """(N,) what was generated, special tokens removed: open answers, and the reasoning of a reasoning model."""
+    token_logprob: NDArray[np.float32] | None = None
+    """(N,) mean log-probability of the generated tokens, the end token included."""
+    finished: NDArray[np.bool_] | None = None
+    """(N,) whether the model ended by itself; False: cut at the token budget."""
+
+
+@runtime_checkable
+class Session(Protocol):
+    """Everything that is the same for all tiles of one shape, done once."""
+
+    def answer(self, chips: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> list[Replies]:
+        """(N, 3, H, W) RGB chips, (N, H, W) valid pixels or None when all are -> one `Replies` per question.
+
+        Any N from 0 up; the session cuts it in batches and pads the tail to a short ladder of sizes.
+        """
+        ...
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A loaded model."""
+
+    @property
+    def card(self) -> ModelCard:
+        """How the model wants to be asked."""
+        ...
+
+    def prepare(self, questions: Sequence[Question], tile_shape: tuple[int, int], batch: int) -> Session:
+        """Ready the questions for chips of `tile_shape` (H, W), `batch` tiles at a time."""
+        ...

@@ -1,0 +1,184 @@
+"""Which models there are, where they lie, and one loaded engine per process. Importing it costs no torch.
+
+A model is named by `tinyrs-nano` (embedded), the name of a card that ships, `owner/name` on the hub, a folder, or
+`package.module:Class` for an engine of another package: a class with a `card` (ModelCard) that is constructed with the
+keywords `device` and `dtype`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module, resources
+from pathlib import Path
+from typing import Any
+
+from rsqa.engines.base import Engine
+from rsqa.engines.cards import CARD_FILE, CARDS, ModelCard, card_from_dict, card_to_dict, load_card
+from rsqa.errors import ModelError, UsageError
+from rsqa.models.checkpoint import Checkpoint, open_checkpoint
+
+EMBEDDED = "tinyrs-nano"
+DTYPES = ("float32", "bfloat16", "float16")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """A model as a plan names it; travels to workers as JSON."""
+
+    name: str
+    """`tinyrs-nano`, name of a folder, `owner/name@revision` on the hub, or `package.module:Class`."""
+    folder: str
+    """Absolute path where it was found; empty when embedded or not made of files. May differ from machine to machine."""
+    card: ModelCard
+    weights_id: str
+    """sha256 over the files that decide what the model says; empty when it is not made of files."""
+
+    def to_json(self) -> dict[str, Any]:
+        """What JSON holds of it."""
+        return {"name": self.name, "folder": self.folder, "card": card_to_dict(self.card), "weights_id": self.weights_id}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> ModelRef:
+        """The inverse of `to_json`."""
+        return cls(raw["name"], raw["folder"], card_from_dict(raw["card"], raw["name"]), raw["weights_id"])
+
+
+def embedded_folder() -> Path:
+    """Where the model that ships with rsqa lies."""
+    return Path(str(resources.files("rsqa.weights") / EMBEDDED))
+
+
+def find_model(name: str | None = None, card: str | None = None) -> ModelRef:
+    """Find a model and its card without loading it; None is the embedded one. ModelError when it can't be used.
+
+    `card` is the name of a card that ships or a JSON file; it wins over the one in the model's folder. A hub name is
+    looked up in the local cache first and then fetched.
+    """
+    if name is None or name == EMBEDDED:
+        return _from_folder(EMBEDDED, embedded_folder(), card, shown="")
+    if Path(name).is_dir():
+        folder = Path(name).resolve()
+        return _from_folder(folder.name, folder, card, shown=str(folder))
+    if ":" in name:
+        return _from_class(name, card)
+    if name in CARDS:
+        return _from_hub(CARDS[name].hub_id, card or name)
+    if _HUB_ID.fullmatch(name) and not name.startswith("."):
+        shipped = next((c.name for c in CARDS.values() if c.hub_id == name), None)
+        return _from_hub(name, card or shipped)
+    names = [EMBEDDED, *CARDS]
+    near = get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names)}, a folder, `owner/name` or `module:Class`"
+    raise ModelError(f"no model {name!r}; {hint}")
+
+
+def _from_folder(name: str, folder: Path, card: str | None, shown: str) -> ModelRef:
+    checkpoint = open_checkpoint(folder)
+    if card is None and not (folder / CARD_FILE).is_file():
+        raise ModelError(f"model folder {name!r} has no {CARD_FILE}; say how it was trained with --card, one of {', '.join(CARDS)} or a file")
+    return ModelRef(name, shown, load_card(card or str(folder)), checkpoint.weights_id())
+
+
+def _from_hub(hub_id: str, card: str | None) -> ModelRef:
+    from rsqa.models.hub import fetch
+
+    folder = fetch(hub_id)
+    return _from_folder(f"{hub_id}@{folder.name}", folder, card, shown=str(folder))
+
+
+def _from_class(spec: str, card: str | None) -> ModelRef:
+    offered = getattr(_engine_class(spec), "card", None)
+    if not isinstance(offered, ModelCard):
+        raise ModelError(f"engine {spec!r} has no class attribute `card` that is a ModelCard; add one")
+    return ModelRef(spec, "", load_card(card) if card else offered, "")
+
+
+def _engine_class(spec: str) -> Any:
+    module, _, name = spec.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ModelError(f"engine {spec!r} can't be imported ({error}); give it as package.module:Class") from error
+
+
+def choose_device(device: str = "auto") -> str:
+    """auto, cpu, cuda or cuda:N -> what will be used. ModelError when a GPU is asked for that is not there."""
+    if device == "cpu":
+        return device
+    if device != "auto" and not re.fullmatch(r"cuda(:\d+)?", device):
+        raise UsageError(f"unknown device {device!r}; choose auto, cpu, cuda or cuda:N")
+    import torch
+
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return "cuda" if found else "cpu"
+    if int(device.partition(":")[2] or 0) >= found:
+        raise ModelError(f"device {device!r} asked for, {found} CUDA devices found; use --device cpu or mend the driver")
+    return device
+
+
+def choose_dtype(dtype: str, device: str) -> str:
+    """auto -> float32 on a CPU, bfloat16 on a GPU; others as they are."""
+    if dtype == "auto":
+        return "float32" if device == "cpu" else "bfloat16"
+    if dtype not in DTYPES:
+        raise UsageError(f"unknown dtype {dtype!r}; choose auto or one of {', '.join(DTYPES)}")
+    return dtype
+
+
+_ENGINES: dict[tuple[str, str, str], Engine] = {}
+_LOADING = threading.Lock()
+
+
+def load_engine(model: ModelRef | str | None = None, device: str = "auto", dtype: str = "auto") -> Engine:
+    """Load a model, once per process, device and dtype. ModelError when it is not the one that the reference names."""
+    ref = model if isinstance(model, ModelRef) else find_model(model)
+    device = choose_device(device)
+    dtype = choose_dtype(dtype, device)
+    with _LOADING:
+        key = (_identity(ref), device, dtype)
+        if key not in _ENGINES:
+            _ENGINES[key] = _load(ref, device, dtype)
+        return _ENGINES[key]
+
+
+def is_loaded(model: ModelRef, device: str, dtype: str) -> bool:
+    """Whether this process holds that engine already."""
+    return (_identity(model), device, dtype) in _ENGINES
+
+
+def _identity(ref: ModelRef) -> str:
+    return json.dumps(ref.to_json(), sort_keys=True)
+
+
+def _load(ref: ModelRef, device: str, dtype: str) -> Engine:
+    if not ref.weights_id:
+        engine: Engine = _engine_class(ref.name)(device=device, dtype=dtype)
+        return engine
+    from rsqa.engines.qwen2vl import load_qwen2vl
+
+    return load_qwen2vl(ref.card, locate(ref), device, dtype)
+
+
+def locate(ref: ModelRef) -> Checkpoint:
+    """The files of `ref` on this machine. ModelError when they are missing or not the ones that it names."""
+    if ref.name == EMBEDDED:
+        folder = embedded_folder()
+    elif ref.folder and Path(ref.folder).is_dir():
+        folder = Path(ref.folder)
+    elif "@" in ref.name:  # a worker on another machine than the one that made the plan
+        from rsqa.models.hub import fetch
+
+        folder = fetch(*ref.name.split("@", 1))
+    else:
+        raise ModelError(f"model folder {ref.folder!r} is not on this machine; put it there or name the model again with --model")
+    checkpoint = open_checkpoint(folder)
+    if checkpoint.weights_id() != ref.weights_id:
+        raise ModelError(f"{folder.name!r} is not the model that was planned with (its files changed); start anew with --overwrite")
+    return checkpoint

@@ -1,0 +1,1 @@
+"""Pixels and ground: sources, the tile grid, the stretch and reading."""

@@ -1,0 +1,43 @@
+"""How large a pixel is on the ground."""
+
+from __future__ import annotations
+
+from math import isfinite, sqrt
+
+import pyproj
+
+Transform = tuple[float, float, float, float, float, float]
+"""Affine a, b, c, d, e, f: x = a col + b row + c, y = d col + e row + f, in CRS units; pixel corners are integers."""
+
+
+def ground_gsd(crs_wkt: str, transform: Transform, width: int, height: int) -> float:
+    """Side of the pixel in the middle of a raster, metres: the root of its two sides' product.
+
+    Measured along the CRS's own ellipsoid (also of other planets, and free of Web Mercator's stretch); a CRS without
+    an ellipsoid, or a middle outside its domain, is measured in the CRS's unit.
+    """
+    crs = pyproj.CRS.from_user_input(crs_wkt)
+    middle = width / 2, height / 2
+    steps = ((0.5, 0.0), (0.0, 0.5))
+    sides = [
+        _pixel_to_crs(transform, middle[0] + dx * sign, middle[1] + dy * sign) for dx, dy in steps for sign in (-1, 1)
+    ]
+    across, down = (_geodesic(crs, sides[i], sides[i + 1]) for i in (0, 2))
+    return sqrt(across * down)
+
+
+def _pixel_to_crs(transform: Transform, col: float, row: float) -> tuple[float, float]:
+    a, b, c, d, e, f = transform
+    return a * col + b * row + c, d * col + e * row + f
+
+
+def _geodesic(crs: pyproj.CRS, start: tuple[float, float], end: tuple[float, float]) -> float:
+    """Metres between two (x, y) of the CRS."""
+    geod = crs.get_geod()
+    if geod is not None and crs.geodetic_crs is not None:
+        to_lonlat = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+        lons, lats = to_lonlat.transform((start[0], end[0]), (start[1], end[1]))
+        if all(map(isfinite, (*lons, *lats))):
+            return float(geod.inv(lons[0], lats[0], lons[1], lats[1])[2])
+    unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
+    return float(sqrt((end[0] - start[0]) ** 2 + (end[1] - start[1]) ** 2) * unit)

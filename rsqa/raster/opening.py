@@ -1,0 +1,163 @@
+"""What is decided about a file before GDAL sees it.
+
+Regular files only; TIFF by content, VRT by name and only as a plain mosaic of local TIFFs; /vsi paths only when the
+user typed one. Masks, overviews and world files beside a TIFF are honoured, unless one of them could make GDAL open
+something else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rsqa.errors import SourceMissing, SourceRefused
+from rsqa.raster.tiff import MAGIC, MAX_BLOCKS, Directory, digest, read_directories
+from rsqa.raster.vrt import vrt_sources
+
+MAX_BANDS = 64
+MAX_PIXELS = 10**12
+MAX_FILE_BLOCK_BYTES = 256 << 20
+
+_SIDECARS = (".ovr", ".OVR", ".msk", ".MSK")
+_WORLD_FILES = (".tfw", ".TFW", ".tifw", ".wld", ".WLD")
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a source may be opened."""
+
+    path: str
+    """Absolute, or a /vsi path."""
+    driver: str
+    sidecars: tuple[str, ...]
+    """Files beside it that GDAL may use."""
+    pictures: tuple[tuple[str, Directory], ...]
+    """(path, first directory) of each local TIFF whose pixels are read: one, or the sources of a VRT."""
+    notes: tuple[str, ...]
+
+    def fingerprint(self) -> str | None:
+        """sha256 over headers, block tables, sizes and samples of all local files; None for a /vsi path."""
+        if not self.pictures:
+            return None
+        total = hashlib.sha256()
+        for path, directory in self.pictures:
+            total.update(digest(path, directory).encode())
+        for path in (*self.sidecars, *([self.path] if self.driver == "VRT" else [])):
+            total.update(_file_digest(path).encode())
+        return total.hexdigest()
+
+
+def inspect(path: str, name: str) -> Opening:
+    """Decide how a file may be opened. SourceMissing or SourceRefused, with the reason and what to do."""
+    is_vrt = path.lower().endswith(".vrt")
+    if path.startswith("/vsi"):
+        if is_vrt:
+            raise SourceRefused(f"{name!r} is a VRT that can't be checked where it lies; copy it and its sources here")
+        return Opening(path, "GTiff", (), (), ())
+    require_file(path, name)
+    path = os.path.abspath(path)
+    if not is_vrt:
+        members = [path]
+    else:
+        try:
+            members = vrt_sources(path)
+        except ValueError as error:
+            raise SourceRefused(
+                f"the VRT {name!r} is not opened: {error}; write its pixels to a file first: "
+                "gdal_translate -of COG in.vrt out.tif"
+            ) from error
+        for member in members:
+            require_file(member, f"{os.path.basename(member)} of {name}")
+    pictures = tuple((member, _first_picture(member, name)) for member in members)
+    beside = [found for member in {path, *members} for found in _sidecars(member)]
+    foreign = [found for found in beside if not _is_harmless(found)]
+    if not foreign:
+        return Opening(path, "VRT" if is_vrt else "GTiff", tuple(sorted(beside)), pictures, ())
+    names = ", ".join(sorted(repr(os.path.basename(found)) for found in foreign))
+    if is_vrt:  # its sources' masks can't be switched off one by one
+        raise SourceRefused(f"the VRT {name!r} is not opened: {names} beside its sources is not a TIFF; remove it")
+    note = f"{name!r}: {names} beside it is not a TIFF, so no mask or overview beside it is used"
+    return Opening(path, "GTiff", (), pictures, (note,))
+
+
+def require_file(path: str, name: str) -> None:
+    """Only a regular file with a name that GDAL can be given: a FIFO would hang, a device never end."""
+    try:
+        path.encode()
+        mode = os.stat(path).st_mode
+    except UnicodeEncodeError:
+        raise SourceRefused(f"the name {name!r} is not valid UTF-8; rename the file") from None
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
+        hint = "; a remote file is named /vsicurl/https://…" if "://" in path else ""
+        raise SourceMissing(f"there is no file {name!r}{hint}") from None
+    except OSError as error:
+        raise SourceRefused(f"{name!r} can't be read: {error.strerror}") from None
+    if stat.S_ISDIR(mode):
+        raise SourceRefused(f"{name!r} is a folder; name the files in it, for example {name}/*.tif")
+    if not stat.S_ISREG(mode):
+        raise SourceRefused(f"{name!r} is not a regular file (a FIFO, socket or device); copy it to a file")
+
+
+def _first_picture(path: str, name: str) -> Directory:
+    where = name if os.path.basename(path) == os.path.basename(name) else f"{os.path.basename(path)} of {name}"
+    try:
+        picture = read_directories(path)[0]
+    except OSError as error:
+        raise SourceRefused(f"{where!r} can't be read: {error.strerror}") from error
+    except ValueError as error:
+        raise SourceRefused(f"{where!r} is not a readable GeoTIFF: {error}") from None
+    if int(picture.block_shape[0]) * picture.block_shape[1] * picture.block_shape[2] > MAX_BLOCKS:
+        raise SourceRefused(f"{where!r} is cut in too many blocks (more than {MAX_BLOCKS}); rewrite it as a COG")
+    check_limits(where, picture.samples, picture.width * picture.height, picture.block_bytes)
+    return picture
+
+
+def check_limits(name: str, bands: int, pixels: int, block_bytes: int) -> None:
+    """SourceRefused when what is declared could exhaust memory or time."""
+    if bands > MAX_BANDS:
+        raise SourceRefused(f"{name!r} declares {bands} bands, the limit is {MAX_BANDS}")
+    if pixels > MAX_PIXELS:
+        raise SourceRefused(f"{name!r} declares {pixels} pixels, the limit is {MAX_PIXELS}")
+    if block_bytes > MAX_FILE_BLOCK_BYTES:
+        raise SourceRefused(
+            f"{name!r} is stored in blocks of {block_bytes >> 20} MB, the limit is {MAX_FILE_BLOCK_BYTES >> 20} MB; "
+            "rewrite it: gdal_translate -of COG in.tif out.tif"
+        )
+
+
+def _sidecars(path: str, depth: int = 2) -> Iterator[str]:
+    """Files that GDAL would look at beside a TIFF, also beside its overviews and masks."""
+    stem = os.path.splitext(path)[0]
+    for found in (path + suffix for suffix in _SIDECARS):
+        if os.path.lexists(found):
+            yield found
+            if depth:
+                yield from _sidecars(found, depth - 1)
+    yield from filter(os.path.lexists, (stem + suffix for suffix in (*_WORLD_FILES, ".aux", ".AUX")))
+    yield from filter(os.path.lexists, (path + ".aux", path + ".AUX"))
+
+
+def _is_harmless(sidecar: str) -> bool:
+    """A TIFF, or a text that places the picture; all else (a VRT that is called .msk) could open other files."""
+    try:
+        if not stat.S_ISREG(os.stat(sidecar).st_mode):
+            return False
+        with open(sidecar, "rb") as file:
+            head = file.read(16)
+    except OSError:
+        return False
+    if sidecar.lower().endswith(".aux"):
+        return not head.startswith(b"EHFA")
+    return sidecar.endswith(_WORLD_FILES) or head[:4] in MAGIC
+
+
+def _file_digest(path: str) -> str:
+    """sha256 of a small file, or of a TIFF's header, size and samples."""
+    with open(path, "rb") as file:
+        if file.read(4) not in MAGIC:
+            file.seek(0)
+            return hashlib.sha256(file.read(64 << 20)).hexdigest()
+    return digest(path, read_directories(path)[0])

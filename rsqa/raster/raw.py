@@ -1,0 +1,159 @@
+"""Raw pixels and their validity, through one dataset handle per thread."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.windows
+from numpy.typing import NDArray
+from rasterio.io import DatasetReader
+
+from rsqa.errors import SourceChanged
+from rsqa.raster.grid import Window
+from rsqa.raster.source import RasterSource
+from rsqa.raster.tiff import BlockTable, read_block_table, read_directories
+
+MAX_HANDLES = 4
+"""Open files of a thread: a part of many small sources must not keep them all."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawPixels:
+    """What a file holds in a window."""
+
+    pixels: NDArray[Any]
+    """(C, H, W) in the file's type; C = 3 colours, or 1 grey or palette index."""
+    valid: NDArray[np.bool_] | None
+    """(H, W); None when all pixels are valid."""
+
+
+class _Handles(threading.local):
+    """The open datasets of one thread, least recently used first."""
+
+    def __init__(self) -> None:
+        self.opened: OrderedDict[tuple[str, str, int], tuple[DatasetReader, tuple[int, ...]]] = OrderedDict()
+
+    def get(self, source: RasterSource, factor: int) -> DatasetReader:
+        """The thread's handle; SourceChanged when the file was replaced or written since it was opened."""
+        key = (source.path, source.fingerprint, factor)
+        state = _file_state(source)
+        if key not in self.opened:
+            overview = source.level(factor).overview
+            driver = "VRT" if source.path.lower().endswith(".vrt") else "GTiff"
+            level = {} if overview is None else {"overview_level": overview}
+            self.opened[key] = rasterio.open(source.path, driver=driver, **level), state
+            if len(self.opened) > MAX_HANDLES:
+                self.opened.popitem(last=False)[1][0].close()
+        self.opened.move_to_end(key)
+        dataset, opened_state = self.opened[key]
+        if state != opened_state:
+            self.drop(source)
+            raise SourceChanged(f"{source.name!r} was written to while it was read; run again")
+        return dataset
+
+    def drop(self, source: RasterSource) -> None:
+        """Close the thread's handles of a source, and with them what GDAL remembers of failed reads."""
+        for key in [key for key in self.opened if key[:2] == (source.path, source.fingerprint)]:
+            self.opened.pop(key)[0].close()
+
+
+_HANDLES = _Handles()
+
+
+def _file_state(source: RasterSource) -> tuple[int, ...]:
+    """What changes when a local file is replaced or written; empty for a /vsi path."""
+    if source.path.startswith("/vsi"):
+        return ()
+    try:
+        found = os.stat(source.path)
+    except OSError as error:
+        raise SourceChanged(f"{source.name!r} is gone: {error.strerror}") from error
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def reopen(source: RasterSource) -> None:
+    """Forget this thread's handles of a source; the next read opens the file anew."""
+    _HANDLES.drop(source)
+
+
+def read_raw(source: RasterSource, window: Window, factor: int) -> RawPixels:
+    """Read a window, in pixels of the level `factor`. Call it inside rasterio.Env(**gdal_env(...)).
+
+    Raises what rasterio raises when a file block can't be decoded, SourceChanged when the file was replaced.
+    """
+    dataset = _HANDLES.get(source, factor)
+    area = rasterio.windows.Window(window.col, window.row, window.width, window.height)  # columns first
+    indexes = [*source.bands, source.alpha_band] if source.alpha_band else [*source.bands]
+    pixels = dataset.read(indexes, window=area)
+    flags: list[NDArray[np.bool_]] = []
+    if source.alpha_band:
+        flags.append(pixels[-1] != 0)
+        pixels = pixels[:-1]
+    if source.mask == "mask":
+        flags.append(dataset.read_masks(source.bands[0], window=area) != 0)
+    if source.nodata is not None:
+        flags.append(_differs(pixels, source.nodata))
+    if pixels.dtype.kind == "f":
+        flags += [np.isfinite(band) for band in pixels]
+    if not flags:
+        return RawPixels(pixels, None)
+    valid = flags[0]
+    for flag in flags[1:]:
+        valid &= flag
+    return RawPixels(pixels, None if valid.all() else valid)
+
+
+def _differs(pixels: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
+    """(C, H, W) -> (H, W): pixels of which at least one band is not nodata, as GDAL's dataset mask has it."""
+    with np.errstate(over="ignore"):  # a nodata value written as a double may lie past float32's end
+        value = np.array(nodata).astype(pixels.dtype)
+    differs = np.zeros(pixels.shape[1:], bool)
+    for band in pixels:
+        differs |= ~np.isnan(band) if np.isnan(nodata) else band != value
+    return differs
+
+
+def palette(source: RasterSource) -> NDArray[np.uint8]:
+    """(n, 3) red, green, blue of each index. Call it inside rasterio.Env(**gdal_env(...))."""
+    colours = _HANDLES.get(source, 1).colormap(source.bands[0])
+    table = np.zeros((np.iinfo(source.dtype).max + 1, 3), np.uint8)
+    for index, rgba in colours.items():  # TIFF palettes have no transparency; nodata does that
+        table[index] = rgba[:3]
+    return table
+
+
+def block_table(source: RasterSource, factor: int) -> BlockTable | None:
+    """Where a level's file blocks lie, of the bands that are read; None for VRT, /vsi and files without a table."""
+    if source.blocks is None:
+        return None
+    level = source.level(factor)
+    try:
+        table = _block_table(source.path, source.fingerprint, factor > 1, (level.height, level.width), source.sidecars)
+    except (OSError, ValueError) as error:  # it had a table when it was described
+        raise SourceChanged(f"{source.name!r} is gone or was replaced: {error}") from error
+    if table is None or len(table.offsets) == 1:
+        return table
+    planes = [band - 1 for band in source.bands]
+    return replace(table, offsets=table.offsets[planes], counts=table.counts[planes])
+
+
+@lru_cache(maxsize=8)
+def _block_table(
+    path: str, fingerprint: str, overview: bool, shape: tuple[int, int], sidecars: bool
+) -> BlockTable | None:
+    """`fingerprint` is here for the cache only: another file under the same name has another table."""
+    if not overview:
+        return read_block_table(path, read_directories(path)[0])
+    for file in [path, path + ".ovr"] if sidecars and os.path.isfile(path + ".ovr") else [path]:
+        for directory in read_directories(file):
+            # bit 0 says overview, bit 2 says mask
+            if directory.subfile & 0b101 == 1 and (directory.height, directory.width) == shape:
+                return read_block_table(file, directory)
+    return None

@@ -1,0 +1,411 @@
+"""One raster, described by its header: where it lies, how it is stored. Nothing here reads a pixel."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from math import isfinite
+from typing import Any, Literal
+
+import numpy as np
+import pyproj.exceptions
+import rasterio
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.enums import Interleaving, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+
+from rsqa.errors import InputError, SourceChanged, SourceRefused, UsageError
+from rsqa.raster.bands import band_name, choose_bands
+from rsqa.raster.grid import Layout, Window
+from rsqa.raster.ground import Transform, ground_gsd
+from rsqa.raster.opening import Opening, check_limits, inspect
+from rsqa.raster.tiff import read_block_table
+
+GDAL_ERRORS = (RasterioError, CPLE_BaseError)
+"""Everything that a failing read or open of rasterio raises."""
+
+MaskKind = Literal["none", "nodata", "alpha", "mask"]
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The picture itself (factor 1) or one of its overviews."""
+
+    factor: int
+    """Source pixels per pixel of this level, along one side."""
+    overview: int | None
+    """rasterio's overview_level; None for the picture itself."""
+    height: int
+    """ceil(source height / factor)."""
+    width: int
+    layout: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFacts:
+    """What the block table says before anything is decoded. Counts of file blocks."""
+
+    blocks: int
+    past_end: int
+    """Lie past the end of the file: it is truncated."""
+    sparse: int
+    """Declared absent; read as nodata."""
+    odd: int
+    """Have an offset without a size or a size without an offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class RasterSource:
+    """A raster that can be read and placed on the ground."""
+
+    name: str
+    """Relative to the argument it came from, forward slashes; unique in a run."""
+    path: str
+    """What is opened: absolute, or a /vsi path."""
+    width: int
+    """Pixels."""
+    height: int
+    dtype: str
+    bands: tuple[int, ...]
+    """1-based, one (grey or palette) or three (red, green, blue)."""
+    band_names: tuple[str, ...]
+    mask: MaskKind
+    """Where validity comes from; "mask" is a mask image, inside the file or beside it."""
+    alpha_band: int | None
+    nodata: float | None
+    palette: bool
+    crs_wkt: str
+    transform: Transform
+    gsd_m: float
+    """Ground metres per pixel in the middle of the raster."""
+    levels: tuple[Level, ...]
+    """The picture itself first, then its overviews from fine to coarse."""
+    acquired: datetime | None
+    """UTC, from the file's tags."""
+    fingerprint: str
+    """sha256 over header, block table, file size and samples of the file."""
+    sidecars: bool
+    """Masks and overviews beside the file are honoured: each of them is a TIFF itself."""
+    blocks: BlockFacts | None
+    """None where there is no block table to look at (VRT, /vsi)."""
+    notes: tuple[str, ...] = ()
+    """Sentences that the user should read."""
+
+    @property
+    def layout(self) -> Layout:
+        """How the picture itself is stored."""
+        return self.levels[0].layout
+
+    @property
+    def overviews(self) -> tuple[int, ...]:
+        """Factors of the overviews."""
+        return tuple(level.factor for level in self.levels[1:])
+
+    def level(self, factor: int) -> Level:
+        """The level with that factor; KeyError when there is none."""
+        for level in self.levels:
+            if level.factor == factor:
+                return level
+        raise KeyError(f"{self.name} has no overview with factor {factor}")
+
+    @property
+    def bytes_per_px(self) -> int:
+        """Raw bytes that one pixel costs when it is read, its mask included."""
+        return np.dtype(self.dtype).itemsize * (len(self.bands) + (self.mask == "alpha")) + (self.mask == "mask")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for json.dumps; NaN as text."""
+        values = asdict(self)
+        values["acquired"] = self.acquired.isoformat() if self.acquired else None
+        values["nodata"] = None if self.nodata is None else repr(self.nodata)
+        return values
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> RasterSource:
+        """The inverse of to_json."""
+        return cls(
+            **values
+            | {
+                "bands": tuple(values["bands"]),
+                "band_names": tuple(values["band_names"]),
+                "nodata": None if values["nodata"] is None else float(values["nodata"]),
+                "transform": tuple(values["transform"]),
+                "levels": tuple(Level(**level | {"layout": Layout(**level["layout"])}) for level in values["levels"]),
+                "acquired": datetime.fromisoformat(values["acquired"]) if values["acquired"] else None,
+                "blocks": BlockFacts(**values["blocks"]) if values["blocks"] else None,
+                "notes": tuple(values["notes"]),
+            }
+        )
+
+
+def gdal_env(*, sidecars: bool) -> dict[str, Any]:
+    """Options of rasterio.Env for every open and read; they hold per thread, so each thread enters its own Env.
+
+    sidecars: let GDAL look for masks, overviews and world files beside the file.
+    """
+    return {
+        "GDAL_CACHEMAX": 256 << 20,  # bytes; GDAL's default is 5 % of the memory for each process
+        "GDAL_PAM_ENABLED": "NO",  # no .aux.xml: it can move a raster to another place
+        "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE" if sidecars else "EMPTY_DIR",
+        "GDAL_VRT_ENABLE_PYTHON": "NO",
+        "GDAL_NUM_THREADS": "1",  # rsqa's own slots are the parallelism; with threads GDAL's retries fail (gdal#11552)
+        "PROJ_NETWORK": "OFF",
+        "GDAL_HTTP_MAX_RETRY": "3",
+        "GDAL_HTTP_RETRY_CODES": "ALL",
+        "GDAL_HTTP_MULTIRANGE": "SERIAL",
+        "GDAL_HTTP_TIMEOUT": "60",
+        "VSI_CACHE": "TRUE",
+    }
+
+
+def open_source(path: str, *, name: str, bands: tuple[str, ...] | None = None) -> RasterSource:
+    """Describe a raster from its header.
+
+    path: a local file, or a /vsi path that the user typed. name: how the run calls it. bands: what --bands said.
+    SourceMissing, or SourceRefused with the reason and what to do; UsageError when --bands does not fit.
+    """
+    opening = inspect(path, name)
+    try:
+        with warnings.catch_warnings(), rasterio.Env(**gdal_env(sidecars=bool(opening.sidecars))):
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # refused below, with the command that mends it
+            with rasterio.open(opening.path, driver=opening.driver) as dataset:
+                return _describe(dataset, opening, name, bands)
+    except GDAL_ERRORS as error:
+        raise SourceRefused(f"{name!r} can't be opened: {_one_line(error)}") from error
+
+
+def check_unchanged(source: RasterSource) -> None:
+    """SourceChanged when the file is no longer the one that was described."""
+    try:
+        found = inspect(source.path, source.name).fingerprint()
+        if found is None:
+            bands = tuple(map(str, source.bands))
+            found = open_source(source.path, name=source.name, bands=bands).fingerprint
+    except InputError as error:
+        raise SourceChanged(f"{source.name!r} was readable when the plan was made; now {error}") from error
+    if found != source.fingerprint:
+        raise SourceChanged(f"{source.name!r} is not the file that the plan was made for; --overwrite makes a new plan")
+
+
+def _describe(dataset: DatasetReader, opening: Opening, name: str, wanted: tuple[str, ...] | None) -> RasterSource:
+    dtype = _checked_dtype(dataset, name)
+    crs_wkt, transform, gsd_m = _placed(dataset, name)
+    colours = [colour.name for colour in dataset.colorinterp]
+    try:
+        bands = choose_bands(colours, dataset.descriptions, wanted)
+    except ValueError as error:
+        problem = f"{name!r}: {error}"
+        raise (UsageError if wanted else SourceRefused)(problem) from None
+    mask, alpha_band, nodata = _validity(dataset, bands, dtype, name)
+    return RasterSource(
+        name=name,
+        path=opening.path,
+        width=dataset.width,
+        height=dataset.height,
+        dtype=dtype,
+        bands=bands,
+        band_names=tuple(band_name(band, colours, dataset.descriptions) for band in bands),
+        mask=mask,
+        alpha_band=alpha_band,
+        nodata=nodata,
+        palette=len(bands) == 1 and colours[bands[0] - 1] == "palette",
+        crs_wkt=crs_wkt,
+        transform=transform,
+        gsd_m=gsd_m,
+        levels=_levels(dataset, opening),
+        acquired=_acquired(dataset),
+        fingerprint=opening.fingerprint() or _remote_fingerprint(dataset),
+        sidecars=bool(opening.sidecars),
+        blocks=_block_facts(opening),
+        notes=opening.notes,
+    )
+
+
+def _checked_dtype(dataset: DatasetReader, name: str) -> str:
+    height, width = dataset.block_shapes[0]
+    dtype = np.dtype(dataset.dtypes[0])
+    planes = dataset.count if dataset.interleaving is Interleaving.pixel else 1
+    check_limits(name, dataset.count, dataset.width * dataset.height, height * width * planes * dtype.itemsize)
+    if dtype.kind not in "uif" or len(set(dataset.dtypes)) > 1:
+        types = ", ".join(sorted(set(dataset.dtypes)))
+        raise SourceRefused(f"{name!r} holds {types} pixels; rsqa reads integer and floating point pixels of one type")
+    return str(dtype)
+
+
+def _placed(dataset: DatasetReader, name: str) -> tuple[str, Transform, float]:
+    """(WKT of the CRS, transform, metres per pixel); SourceRefused with the command that gives it a place."""
+    if dataset.crs is None or not dataset.crs.to_wkt():
+        if dataset.gcps[0]:
+            mend = "it has ground control points only: gdalwarp -tps in.tif out.tif"
+        elif dataset.rpcs:
+            mend = "it has RPCs only: gdalwarp -rpc in.tif out.tif"
+        else:
+            mend = f"it has no CRS: gdal_edit.py -a_srs EPSG:… {name} (and -a_ullr if it has no corners either)"
+        raise SourceRefused(f"{name!r} can't be placed on the ground; {mend}")
+    a, b, c, d, e, f = (float(value) for value in tuple(dataset.transform)[:6])
+    if dataset.transform.is_identity or not all(map(isfinite, (a, b, c, d, e, f))) or a * e == b * d:
+        mend = "gdalwarp -tps in.tif out.tif" if dataset.gcps[0] else f"gdal_edit.py -a_ullr ulx uly lrx lry {name}"
+        raise SourceRefused(
+            f"{name!r} can't be placed on the ground; its CRS is known, but its transform {(a, b, c, d, e, f)} "
+            f"places nothing: {mend}"
+        )
+    wkt = dataset.crs.to_wkt()
+    try:
+        gsd_m = ground_gsd(wkt, (a, b, c, d, e, f), dataset.width, dataset.height)
+    except pyproj.exceptions.CRSError as error:
+        raise SourceRefused(
+            f"{name!r} can't be placed on the ground; its CRS is not understood ({_one_line(error)}): "
+            f"gdal_edit.py -a_srs EPSG:… {name}"
+        ) from error
+    return wkt, (a, b, c, d, e, f), gsd_m
+
+
+def _validity(
+    dataset: DatasetReader, bands: tuple[int, ...], dtype: str, name: str
+) -> tuple[MaskKind, int | None, float | None]:
+    """(kind of mask, alpha band, nodata value) of the bands that are read."""
+    flags = dataset.mask_flag_enums[bands[0] - 1]
+    if MaskFlags.alpha in flags:
+        alpha = [colour.name for colour in dataset.colorinterp].index("alpha") + 1
+        return "alpha", alpha, None
+    if MaskFlags.nodata in flags:
+        values = {repr(dataset.nodatavals[band - 1]) for band in bands}
+        if len(values) > 1:
+            raise SourceRefused(f"{name!r} has another nodata value in each band: gdal_edit.py -a_nodata VALUE {name}")
+        nodata = float(dataset.nodatavals[bands[0] - 1])
+        return ("nodata", None, nodata) if _holds(dtype, nodata) else ("none", None, None)
+    return ("mask" if MaskFlags.per_dataset in flags else "none"), None, None
+
+
+def _holds(dtype: str, value: float) -> bool:
+    """Can a pixel of that type have this value?"""
+    if np.dtype(dtype).kind == "f":
+        return True
+    limits = np.iinfo(dtype)
+    return isfinite(value) and value.is_integer() and limits.min <= value <= limits.max
+
+
+def _levels(dataset: DatasetReader, opening: Opening) -> tuple[Level, ...]:
+    """The picture and those overviews that are exactly ceil(size / factor) large."""
+    levels = [Level(1, None, dataset.height, dataset.width, _layout(dataset))]
+    for index in range(len(dataset.overviews(1))):
+        with rasterio.open(opening.path, driver=opening.driver, overview_level=index) as overview:
+            factor = (
+                round(dataset.width / overview.width)
+                if dataset.width >= dataset.height
+                else round(dataset.height / overview.height)
+            )
+            exact = overview.shape == (-(-dataset.height // factor), -(-dataset.width // factor))
+            if exact and factor > levels[-1].factor and overview.count == dataset.count:
+                levels.append(Level(factor, index, overview.height, overview.width, _layout(overview)))
+    return tuple(levels)
+
+
+def _layout(dataset: DatasetReader) -> Layout:
+    height, width = dataset.block_shapes[0]
+    return Layout(height, width, dataset.interleaving is Interleaving.pixel, width >= dataset.width)
+
+
+def _acquired(dataset: DatasetReader) -> datetime | None:
+    """When the picture was taken, or at least written: never the file's own time."""
+    tags = dataset.tags() | dataset.tags(ns="IMAGERY")
+    for key in ("ACQUISITIONDATETIME", "ACQUISITION_DATETIME", "ACQUISITION_DATE", "TIFFTAG_DATETIME"):
+        found = re.match(r"\s*(\d{4})[:-](\d\d)[:-](\d\d)(?:[T ](\d\d):(\d\d):(\d\d))?", tags.get(key, ""))
+        if found:
+            try:
+                year, month, day, hour, minute, second = (int(part or 0) for part in found.groups())
+                return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+            except ValueError:  # "0000:00:00 00:00:00" is how cameras say nothing
+                continue
+    return None
+
+
+def _remote_fingerprint(dataset: DatasetReader) -> str:
+    """sha256 over what the header of a /vsi file says, with the places of up to 4096 of its blocks."""
+    rows, cols = (-(-size // side) for size, side in zip(dataset.shape, dataset.block_shapes[0], strict=True))
+    blocks = (
+        [divmod(i * rows * cols // 4096, cols) for i in range(4096)] if rows * cols > 4096 else np.ndindex(rows, cols)
+    )
+    facts = (
+        dataset.shape,
+        dataset.count,
+        dataset.dtypes,
+        dataset.block_shapes,
+        tuple(dataset.transform),
+        dataset.nodatavals,
+        sorted(dataset.tags().items()),
+        [
+            [dataset.get_tag_item(f"BLOCK_{what}_{col}_{row}", "TIFF", bidx=1) for what in ("OFFSET", "SIZE")]
+            for row, col in blocks
+        ],
+    )
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def _block_facts(opening: Opening) -> BlockFacts | None:
+    if opening.driver != "GTiff" or not opening.pictures:
+        return None
+    table = read_block_table(*opening.pictures[0])
+    if table is None:
+        return None
+    counts = (int(np.count_nonzero(flags)) for flags in (table.past_end, table.sparse, table.odd))
+    return BlockFacts(table.offsets.size, *counts)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def damage(source: RasterSource) -> str | None:
+    """What the block table says is broken, for people; None when nothing is."""
+    facts = source.blocks
+    if facts is None or not (facts.past_end or facts.odd):
+        return None
+    parts = []
+    if facts.past_end:
+        parts.append(f"{facts.past_end} of {facts.blocks} blocks lie past the end of the file (it is truncated)")
+    if facts.odd:
+        parts.append(f"{facts.odd} of {facts.blocks} blocks have a place but no size")
+    return f"{source.name!r}: " + " and ".join(parts)
+
+
+def footprint(source: RasterSource, windows: Sequence[Window]) -> NDArray[np.float64]:
+    """Ground polygons of windows in the source's CRS.
+
+    (N, 5, 2) closed rings of x, y, counter-clockwise on the ground, exact also for rotated and south-up rasters.
+    """
+    sides = np.array([(w.row, w.col, w.row_end, w.col_end) for w in windows], dtype=np.float64).reshape(-1, 4)
+    top, left, bottom, right = sides.T
+    a, b, c, d, e, f = source.transform
+    rows, cols = np.stack([top, bottom, bottom, top, top], axis=1), np.stack([left, left, right, right, left], axis=1)
+    rings = np.stack([a * cols + b * rows + c, d * cols + e * rows + f], axis=2)  # (N, 5, 2)
+    # down, right, up is counter-clockwise where rows run south; a positive determinant mirrors the picture
+    return rings if a * e - b * d < 0 else rings[:, ::-1]
+
+
+def expand(arguments: Sequence[str]) -> list[tuple[str, str]]:
+    """Command-line arguments -> (path, name) of each file, in order; the same file twice counts once.
+
+    A name is the file's own, with as many of its folders as tell it from the others. UsageError for a folder.
+    """
+    paths = list(dict.fromkeys(arg if arg.startswith("/vsi") else os.path.abspath(arg) for arg in arguments))
+    for path in paths:
+        if os.path.isdir(path):
+            raise UsageError(f"{path!r} is a folder; name the files in it, for example {os.path.join(path, '*.tif')}")
+    # what could be a credential in a URL stays out of names: they are written to every output
+    parts = [re.sub(r"//[^/@]*@", "//", path.split("?")[0]).strip("/").split("/") for path in paths]
+    return [(path, _shortest_name(own, parts)) for path, own in zip(paths, parts, strict=True)]
+
+
+def _shortest_name(own: list[str], all_parts: list[list[str]]) -> str:
+    for n in range(1, len(own)):
+        if sum(other[-n:] == own[-n:] for other in all_parts) == 1:
+            return "/".join(own[-n:])
+    return "/".join(own)

@@ -1,0 +1,68 @@
+"""From the committed parts of a plan to the outputs that people open."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import rsqa
+from rsqa.run.folder import part_path
+from rsqa.run.plan import Parts, Plan
+from rsqa.run.work import Span
+from rsqa.sinks.finish import FinishInputs, finish
+from rsqa.sinks.summary import AnswersSummary
+from rsqa.sinks.tiling import TiledSource
+from rsqa.sinks.whole import write_whole
+
+LIBRARIES = ("torch", "transformers", "rasterio", "numpy", "pyarrow", "zarr")
+"""Those whose version can change a byte of the outputs."""
+
+
+def derive(
+    out: Path, plan: Plan, parts: Parts, spans: Sequence[tuple[int, Span]], facts: Mapping[str, Any]
+) -> AnswersSummary:
+    """Write the tables, the cube and the item; all parts must be committed.
+
+    `spans` (part, what was done) become performance.parquet; `facts` are what this run was like, for run.json.
+    """
+    software = {"rsqa": rsqa.__version__, **{name: version(name) for name in LIBRARIES}}
+    if spans:
+        write_whole(out / "performance.parquet", lambda temporary: _write_spans(temporary, spans))
+    inputs = FinishInputs(
+        plan_id=plan.plan_id,
+        sources=tuple(
+            TiledSource(
+                name=planned.source.name,
+                crs_wkt=planned.source.crs_wkt,
+                transform=planned.source.transform,
+                width=planned.source.width,
+                height=planned.source.height,
+                tile_px=planned.tile_px,
+                acquired=planned.source.acquired,
+            )
+            for planned in plan.sources
+        ),
+        questions=plan.questions,
+        parts=tuple(part_path(out, number) for number in range(len(parts))),
+        software={**software, plan.model.name: plan.model.weights_id or "unknown"},
+        lineage=f"{len(plan.questions)} questions asked of tiles by the vision-language model {plan.model.name}",
+    )
+    return finish(out, inputs, {"software": software, "host": platform.node(), **facts})
+
+
+def _write_spans(path: Path, spans: Sequence[tuple[int, Span]]) -> None:
+    """One row per stage of a part: who did it from when to when, seconds since the epoch."""
+    columns = {
+        "part": pa.array([number for number, _ in spans], pa.int32()),
+        "stage": [span.stage for _, span in spans],
+        "start": [span.start for _, span in spans],
+        "end": [span.end for _, span in spans],
+        "slot": pa.array([span.slot for _, span in spans], pa.int64()),
+    }
+    pq.write_table(pa.table(columns), path, compression="zstd")

@@ -1,0 +1,86 @@
+"""The output folder: where things lie, and that one run at a time writes them.
+
+DIR/plan.json            what fixes the bytes of the parts
+DIR/parts/00000000.parquet …   the commits and the ledger
+DIR/answers.parquet, tiles.zarr, performance.parquet, item.json, run.json   derived from the parts
+DIR/.rsqa.lock           held while a run writes
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rsqa.errors import OutputError, OutputLocked
+from rsqa.run.plan import Plan
+from rsqa.sinks.whole import write_whole
+
+PLAN = "plan.json"
+PARTS = "parts"
+LOCK = ".rsqa.lock"
+DERIVED = ("item.json", "run.json", "answers.parquet", "tiles.zarr", "performance.parquet")
+
+
+def part_path(out: Path, number: int) -> Path:
+    """Where the part of that number lies once it is committed."""
+    return out / PARTS / f"{number:08d}.parquet"
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Make the folder and hold it; OutputLocked when another run does, OutputError when it can't be written.
+
+    The kernel frees the lock with its holder, however that ends; the file itself stays and means nothing.
+    """
+    try:
+        (out / PARTS).mkdir(parents=True, exist_ok=True)
+        lock = os.open(out / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise OutputError(f"can't write to {str(out)!r}: {error.strerror}; choose another folder with --out") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputLocked(f"another run is writing {str(out)!r}; wait for it or choose another --out") from error
+        yield
+    finally:
+        os.close(lock)
+
+
+def clear(out: Path) -> None:
+    """Remove what a run wrote, and nothing else that lies in the folder."""
+    (out / PLAN).unlink(
+        missing_ok=True
+    )  # first: parts without a plan mean nothing, a plan without parts is a fresh run
+    for name in (*DERIVED, PARTS):
+        path = out / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    (out / PARTS).mkdir()
+
+
+def read_plan(out: Path) -> Plan:
+    """The plan that the folder was made for. OutputError when there is none, or none that can be read."""
+    try:
+        return Plan.from_json(json.loads((out / PLAN).read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise OutputError(f"{str(out)!r} holds no {PLAN}; is it the output of `rsqa ask`?") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"the plan in {str(out)!r} can't be read ({error}); start anew with --overwrite") from error
+
+
+def write_plan(out: Path, plan: Plan) -> None:
+    """Store the plan; parts that are there from now on belong to it."""
+    text = json.dumps(plan.to_json(), indent=1, ensure_ascii=False)
+    write_whole(out / PLAN, lambda temporary: _write_text(temporary, text))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

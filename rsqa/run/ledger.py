@@ -1,0 +1,169 @@
+"""What became of the parts of one run, for progress, the report and the exit code.
+
+The committed parts are the truth; this is only what the driver saw of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rsqa.errors import ExitCode, InputError, ModelError, OutputError, RsqaError
+from rsqa.run.execute import Crashed, Stop
+from rsqa.run.plan import Parts, Plan
+from rsqa.run.report import Progress, QuestionSummary, RunReport
+from rsqa.run.request import Draft
+from rsqa.run.work import Done, Failed, Span
+from rsqa.sinks.summary import AnswersSummary
+
+_ERRORS = {ExitCode.OUTPUT: OutputError, ExitCode.MODEL: ModelError, ExitCode.INPUT: InputError}
+_WORST_FIRST = (ExitCode.UNEXPECTED, ExitCode.OUTPUT, ExitCode.MODEL, ExitCode.INPUT)
+
+
+class Ledger:
+    """Collects results; tells progress after each."""
+
+    def __init__(self, on_progress: Callable[[Progress], None]) -> None:
+        self._on_progress = on_progress
+        self.started = time.monotonic()
+        self.started_at = datetime.now(UTC)
+        self.done: dict[int, Done] = {}
+        self.failed: dict[int, Failed] = {}
+        self._todo = 0
+        self._tiles = 0
+
+    def begin(self, parts: Parts, todo: Sequence[int]) -> None:
+        """Say what is to be done."""
+        self._todo, self._tiles = len(todo), sum(map(parts.n_tiles, todo))
+        self._tell()
+
+    def record(self, number: int, result: Done | Failed | Crashed) -> None:
+        """Note what became of a part; a second try counts instead of the first."""
+        if isinstance(result, Crashed):
+            result = Failed(f"part {number}: its worker was lost ({result.error})", ExitCode.UNEXPECTED)
+        if isinstance(result, Failed):
+            self.failed[number] = result
+            return
+        self.failed.pop(number, None)
+        self.done[number] = result
+        self._tell()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every part that was missing is committed."""
+        return len(self.done) == self._todo
+
+    @property
+    def crashed(self) -> list[int]:
+        """Parts that failed for no known reason: worth another try."""
+        return [n for n, failed in self.failed.items() if failed.exit_code == ExitCode.UNEXPECTED]
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the other parts would fail in the same way."""
+        return any(f.exit_code in (ExitCode.OUTPUT, ExitCode.MODEL) for f in self.failed.values())
+
+    def raise_failures(self) -> None:
+        """Raise the worst failure as the error that it was in the worker."""
+        if not self.failed:
+            return
+        worst = min(self.failed.values(), key=lambda failed: _WORST_FIRST.index(failed.exit_code))
+        kept = f"{len(self.done)} of {self._todo} parts were committed; the same command goes on from there"
+        error = _ERRORS.get(worst.exit_code, RsqaError)(f"{worst.message} ({kept})")
+        if worst.details:
+            error.add_note(worst.details)
+        raise error
+
+    def seconds(self, stage: str) -> float:
+        """Spent in a stage, summed over slots."""
+        return sum(span.end - span.start for done in self.done.values() for span in done.spans if span.stage == stage)
+
+    @property
+    def spans(self) -> list[tuple[int, Span]]:
+        """(part, span) of everything that was done, for the performance table."""
+        return [(number, span) for number in sorted(self.done) for span in self.done[number].spans]
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run is."""
+        receipts = [done.receipt for done in self.done.values()]
+        return Progress(
+            tiles_done=sum(receipt.n_tiles for receipt in receipts),
+            tiles_total=self._tiles,
+            tiles_skipped=sum(receipt.n_nodata for receipt in receipts),
+            tiles_failed=sum(receipt.n_error for receipt in receipts),
+            mpx_done=sum(done.pixels for done in self.done.values()) / 1e6,
+            elapsed_s=time.monotonic() - self.started,
+            read_s=self.seconds("read"),
+            model_s=self.seconds("model"),
+            wait_s=self.seconds("wait"),
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What this run was like, for run.json."""
+        progress = self.progress
+        return {
+            "started": self.started_at.isoformat(timespec="seconds"),
+            "seconds": round(progress.elapsed_s, 3),
+            "parts_done": len(self.done),
+            "tiles_done": progress.tiles_done,
+            "model_calls": self.model_calls,
+            "read_s": round(progress.read_s, 3),
+            "wait_s": round(progress.wait_s, 3),
+            "model_s": round(progress.model_s, 3),
+            "write_s": round(self.seconds("write"), 3),
+        }
+
+    @property
+    def model_calls(self) -> int:
+        """Batches that went through the model."""
+        return sum(done.model_calls for done in self.done.values())
+
+    def report(
+        self, out: Path, plan: Plan, parts: Parts, drafted: Draft | None, summary: AnswersSummary | None, stop: Stop
+    ) -> RunReport:
+        """What the run came to; `summary` is None when parts are missing still."""
+        progress = self.progress
+        texts = {question.id: question for question in plan.questions}
+        return RunReport(
+            out=out,
+            exit_code=self._exit_code(drafted, summary, stop),
+            plan_id=plan.plan_id,
+            n_tiles=sum(len(planned.grid) for planned in plan.sources),
+            n_parts=len(parts),
+            parts_resumed=len(parts) - self._todo,
+            tiles_by_status=summary.tiles if summary else {},
+            questions=tuple(
+                QuestionSummary(
+                    id=q.id,
+                    text=texts[q.id].text,
+                    kind=texts[q.id].kind,
+                    counts=q.counts,
+                    statuses=q.statuses,
+                    mean_confidence=q.mean_confidence,
+                )
+                for q in (summary.questions if summary else ())
+            ),
+            elapsed_s=progress.elapsed_s,
+            tiles_per_s=progress.tiles_done / progress.elapsed_s,
+            mpx_per_s=progress.mpx_done / progress.elapsed_s,
+            bottleneck=progress.bottleneck,
+            engine_calls=self.model_calls,
+            failed_sources=tuple((name, str(error)) for name, error in drafted.failed) if drafted else (),
+            warnings=drafted.notes if drafted else (),
+        )
+
+    def _exit_code(self, drafted: Draft | None, summary: AnswersSummary | None, stop: Stop) -> ExitCode:
+        if stop.signum is not None:
+            return ExitCode(128 + stop.signum)
+        if summary is None:
+            return ExitCode.OUT_OF_TIME
+        if summary.tiles["error"] or (drafted and drafted.failed):
+            return ExitCode.TILES_FAILED
+        return ExitCode.DONE
+
+    def _tell(self) -> None:
+        self._on_progress(self.progress)

@@ -1,0 +1,260 @@
+"""The plan: everything that fixes the bytes of the parts, and how parts are numbered.
+
+A plan is made once, hashed to `plan_id` and stored as plan.json. Parts are implicit: a number leads to the blocks of
+tiles that it stands for, so a plan of 10^7 tiles costs kilobytes.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from itertools import accumulate, groupby
+from math import ceil
+from typing import Any
+
+import rsqa
+from rsqa.engines.registry import ModelRef
+from rsqa.errors import PlanMismatch, SourceChanged
+from rsqa.raster.grid import Block, BlockGrid, TileGrid, block_grid
+from rsqa.raster.read import level_grid
+from rsqa.raster.source import RasterSource
+from rsqa.raster.stretch import Stretch
+from rsqa.tasks.question import Question
+
+FORMAT = 1
+MOST_TILES = 4096
+"""Tiles in a part: a bound on what a crash costs and on what a part holds in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSource:
+    """A source and how it is cut."""
+
+    source: RasterSource
+    tile_px: int
+    """Side of a tile, source pixels."""
+    factor: int
+    """Overview that is read: 1 the full resolution, 4 a quarter of it."""
+
+    @property
+    def grid(self) -> TileGrid:
+        """The tiles in pixels of the source."""
+        return TileGrid(self.source.height, self.source.width, self.tile_px)
+
+    @property
+    def level_grid(self) -> TileGrid:
+        """The same tiles in pixels of the overview that is read."""
+        return level_grid(self.source, self.tile_px, self.factor)
+
+    @property
+    def chip_px(self) -> int:
+        """Side of a chip as it is read, before the model resamples it."""
+        return self.tile_px // self.factor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is asked of which pixels, with which model, in which portions."""
+
+    sources: tuple[PlannedSource, ...]
+    questions: tuple[Question, ...]
+    stretch: Stretch
+    scale: str
+    """The stretch as it was asked for."""
+    gsd_m: float | None
+    min_valid: float
+    """Least share of valid core pixels for a tile to be asked."""
+    model: ModelRef
+    dtype: str
+    device_type: str
+    """cpu or cuda; the device's number does not matter."""
+    batch: int
+    """Tiles through the model at once."""
+    part_tiles: int
+    """Tiles in a part, about."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as plan.json holds it."""
+        return {
+            "format": FORMAT,
+            "rsqa": rsqa.__version__,
+            "sources": [{"tile_px": s.tile_px, "factor": s.factor, "source": s.source.to_json()} for s in self.sources],
+            "questions": [asdict(q) for q in self.questions],
+            "stretch": self.stretch.to_json(),
+            "scale": self.scale,
+            "gsd_m": self.gsd_m,
+            "min_valid": self.min_valid,
+            "model": self.model.to_json(),
+            "dtype": self.dtype,
+            "device_type": self.device_type,
+            "batch": self.batch,
+            "part_tiles": self.part_tiles,
+        }
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Plan:
+        """The inverse of `to_json`. PlanMismatch for a format that this version does not know."""
+        if raw.get("format") != FORMAT:
+            raise PlanMismatch(f"the plan has format {raw.get('format')!r}, this rsqa reads {FORMAT}; use --overwrite")
+        return cls(
+            sources=tuple(
+                PlannedSource(RasterSource.from_json(s["source"]), s["tile_px"], s["factor"]) for s in raw["sources"]
+            ),
+            questions=tuple(Question(q["id"], q["text"], q["kind"], tuple(q["options"])) for q in raw["questions"]),
+            stretch=Stretch.from_json(raw["stretch"]),
+            scale=raw["scale"],
+            gsd_m=raw["gsd_m"],
+            min_valid=raw["min_valid"],
+            model=ModelRef.from_json(raw["model"]),
+            dtype=raw["dtype"],
+            device_type=raw["device_type"],
+            batch=raw["batch"],
+            part_tiles=raw["part_tiles"],
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """`to_json` without what may differ while the bytes stay: where the files and the model lie."""
+        facts = self.to_json()
+        for planned in facts["sources"]:
+            del planned["source"]["path"]
+        facts["model"].pop("folder", None)
+        return facts
+
+    @property
+    def plan_id(self) -> str:
+        """16 hexadecimal digits."""
+        return _digest(self.identity())
+
+    def processing_id(self, planned: PlannedSource, question: Question) -> str:
+        """What made a row: the same for the same pixels, question and model, whatever else was asked beside it."""
+        return _digest(
+            {
+                "format": FORMAT,
+                "question": [question.text, question.kind, question.options],
+                "model": self.identity()["model"],
+                "dtype": self.dtype,
+                "stretch": self.stretch.to_json(),
+                "bands": planned.source.bands,
+                "tile_px": planned.tile_px,
+                "factor": planned.factor,
+                "min_valid": self.min_valid,
+            }
+        )
+
+
+def _digest(facts: dict[str, Any]) -> str:
+    return sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+
+
+def check_same(stored: Plan, asked: Plan) -> None:
+    """Refuse to go on with `stored` when `asked` would give other bytes; the message names what differs.
+
+    Raises SourceChanged when it is a source's content alone, else PlanMismatch.
+    """
+    differences = list(_differences(stored.identity(), asked.identity()))
+    if not differences:
+        return
+    before = {planned.source.name: planned.source.fingerprint for planned in stored.sources}
+    changed = [name for name, now in ((p.source.name, p.source.fingerprint) for p in asked.sources)
+               if before.get(name, now) != now]  # fmt: skip
+    if changed and all(d.startswith("sources") for d in differences):
+        raise SourceChanged(
+            f"{changed[0]!r} is not the file that the plan in this folder was made for; "
+            "restore it, choose another --out, or start anew with --overwrite"
+        )
+    more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+    raise PlanMismatch(
+        f"the folder holds another plan: {'; '.join(differences[:3])}{more}; choose another --out, or --overwrite"
+    )
+
+
+def _differences(stored: Any, asked: Any, path: str = "") -> Iterator[str]:
+    """Leaves that differ, as `questions.0.text: 'a' there, 'b' asked`."""
+    if isinstance(stored, dict) and isinstance(asked, dict):
+        for key in sorted(stored.keys() | asked.keys()):
+            yield from _differences(stored.get(key), asked.get(key), f"{path}.{key}" if path else key)
+    elif isinstance(stored, list | tuple) and isinstance(asked, list | tuple) and len(stored) == len(asked):
+        for number, (a, b) in enumerate(zip(stored, asked, strict=True)):
+            yield from _differences(a, b, f"{path}.{number}")
+    elif isinstance(stored, list | tuple) and isinstance(asked, list | tuple):
+        yield f"{path}: {len(stored)} there, {len(asked)} asked"
+    elif stored != asked:
+        yield f"{path}: {stored!r} there, {asked!r} asked"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Consecutive blocks of one or many sources: a task, a commit, a unit of resuming."""
+
+    number: int
+    blocks: tuple[tuple[int, range], ...]
+    """(index of the source, numbers of its blocks) in order."""
+
+
+def _blocks(planned: PlannedSource, most_tiles: int) -> BlockGrid:
+    source, factor = planned.source, planned.factor
+    layout = source.level(factor).layout
+    return block_grid(planned.level_grid, layout, bytes_per_px=source.bytes_per_px, max_tiles=most_tiles)
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Sources first to last - 1 in `n_parts` parts; several sources are one part together."""
+
+    first: int
+    last: int
+    n_parts: int
+
+
+class Parts:
+    """The parts of a plan by number. A part has one CRS and one chip size; small sources share a part."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._block_grids = [_blocks(planned, plan.part_tiles) for planned in plan.sources]
+        self._spans = list(self._cut(plan))
+        self._ends = list(accumulate(span.n_parts for span in self._spans))
+
+    def _cut(self, plan: Plan) -> Iterator[_Span]:
+        def alike(index: int) -> tuple[str, int]:
+            return plan.sources[index].source.crs_wkt, plan.sources[index].chip_px
+
+        for _, run in groupby(range(len(plan.sources)), key=alike):
+            first, last, held = 0, 0, 0  # the small sources gathered so far, and their tiles
+            for index in run:
+                tiles = len(plan.sources[index].grid)
+                if held and held + tiles > plan.part_tiles:
+                    yield _Span(first, last, 1)
+                    held = 0
+                if tiles > plan.part_tiles:
+                    yield _Span(index, index + 1, min(ceil(tiles / plan.part_tiles), len(self._block_grids[index])))
+                    continue
+                first = first if held else index
+                last, held = index + 1, held + tiles
+            if held:
+                yield _Span(first, last, 1)
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, number: int) -> Part:
+        if not 0 <= number < len(self):
+            raise IndexError(f"part {number} of {len(self)}")
+        at = bisect_right(self._ends, number)
+        span = self._spans[at]
+        k, n = number - (self._ends[at] - span.n_parts), span.n_parts
+        shares = []
+        for source in range(span.first, span.last):
+            blocks = len(self._block_grids[source])
+            shares.append((source, range(k * blocks // n, (k + 1) * blocks // n)))
+        return Part(number, tuple(shares))
+
+    def block(self, source: int, number: int) -> Block:
+        """A block of a source, in pixels of the overview that is read."""
+        return self._block_grids[source].block(number)
+
+    def n_tiles(self, number: int) -> int:
+        """Tiles that the part covers."""
+        return sum(len(self.block(source, b)) for source, blocks in self[number].blocks for b in blocks)

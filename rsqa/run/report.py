@@ -1,0 +1,125 @@
+"""What a run says about itself: while it goes on, when it is done, and before it has begun.
+
+Values only; who prints them decides how. `to_json` gives what `json.dumps` writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rsqa.errors import ExitCode
+
+Bottleneck = Literal["reading", "model"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a run is. Tiles of parts that were committed before it began are not counted."""
+
+    tiles_done: int
+    """Committed, whatever came of them."""
+    tiles_total: int
+    tiles_skipped: int
+    """Of `tiles_done`: nodata, never shown to the model."""
+    tiles_failed: int
+    """Of `tiles_done`: could not be read or answered."""
+    mpx_done: float
+    """Source pixels of the tiles done, millions."""
+    elapsed_s: float
+    read_s: float
+    """Spent reading, summed over slots; so are the next two."""
+    model_s: float
+    wait_s: float
+    """Spent waiting for the model while another slot had it."""
+
+    @property
+    def bottleneck(self) -> Bottleneck:
+        """What a slot spends most of its time on."""
+        return "model" if self.model_s + self.wait_s >= self.read_s else "reading"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionSummary:
+    """What came out for one question, over all tiles."""
+
+    id: str
+    text: str
+    kind: str
+    counts: Mapping[str, int]
+    """Answer -> tiles, for closed questions in the order of their options."""
+    statuses: Mapping[str, int]
+    """Status -> tiles; together all tiles."""
+    mean_confidence: Mapping[str, float]
+    """Answer -> mean over its tiles; answers without a confidence are absent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """A run that ended by itself, by its time budget or by a signal."""
+
+    out: Path
+    exit_code: ExitCode
+    plan_id: str
+    n_tiles: int
+    n_parts: int
+    parts_resumed: int
+    """Parts that were there before the run began."""
+    tiles_by_status: Mapping[str, int]
+    """Status -> tiles: ok, nodata or error."""
+    questions: tuple[QuestionSummary, ...]
+    elapsed_s: float
+    tiles_per_s: float
+    """Of this run alone, as the next one."""
+    mpx_per_s: float
+    bottleneck: Bottleneck
+    engine_calls: int
+    failed_sources: tuple[tuple[str, str], ...] = ()
+    """(name, why)"""
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field by its name; paths as text, the exit code as a number."""
+        return asdict(self) | {"out": str(self.out), "exit_code": int(self.exit_code)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSummary:
+    """One source as it will be cut."""
+
+    name: str
+    width: int
+    height: int
+    crs: str
+    """As people write it: `EPSG:26910`, or the name of the CRS."""
+    gsd_m: float
+    """Ground side of a pixel, metres."""
+    tiles: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanReport:
+    """What a run would do."""
+
+    sources: tuple[SourceSummary, ...]
+    n_tiles: int
+    n_parts: int
+    tile_px: int
+    """Side of a tile, source pixels."""
+    side_px: int
+    """Side of what the model sees, pixels."""
+    batch: int
+    """Tiles through the model at once."""
+    model: str
+    plan_id: str
+    seconds_expected: float | None
+    """None where the speed of this model on this machine is not known."""
+    bytes_expected: int
+    """Size of the output, about."""
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field by its name."""
+        return asdict(self)

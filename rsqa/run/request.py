@@ -1,0 +1,219 @@
+"""From what the user asked to a plan: open the sources, find the model, choose the sizes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from rsqa.engines.base import Engine
+from rsqa.engines.batching import default_batch
+from rsqa.engines.registry import ModelRef, choose_device, choose_dtype, find_model, load_engine
+from rsqa.errors import InputError, ModelError, PlanMismatch, UsageError
+from rsqa.raster.read import choose_level
+from rsqa.raster.source import RasterSource, expand, open_source
+from rsqa.raster.stretch import Stretch, fit_stretch, fixed_stretch
+from rsqa.run.plan import MOST_TILES, Plan, PlannedSource
+from rsqa.tasks.prompts import DIRECT_SYSTEM, END
+from rsqa.tasks.question import Question
+
+PART_S = 15.0
+"""Work in a part, seconds: what a crash may cost, and how often progress is told."""
+PARTS_PER_WORKER = 8
+"""So that the last part of a run does not keep the other workers waiting for long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskRequest:
+    """What `rsqa ask` was told; see its help for the meaning of each."""
+
+    sources: tuple[str, ...]
+    questions: tuple[Question, ...]
+    out: Path | None = None
+    bands: str | None = None
+    tile_px: int = 448
+    gsd_m: float | None = None
+    scale: str = "auto"
+    min_valid: float = 0.5
+    model: str | None = None
+    card: str | None = None
+    reasoning: bool | None = None
+    batch_size: int | None = None
+    workers: int | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    overwrite: bool = False
+    retry_errors: bool = False
+    max_duration_s: float | None = None
+    allow_mixed: bool = False
+    part_tiles: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("--tile-px", self.tile_px),
+            ("--batch-size", self.batch_size),
+            ("--workers", self.workers),
+        ):
+            if value is not None and value < 1:
+                raise UsageError(f"{name} {value} asked; it must be at least 1")
+        if not self.questions:
+            raise UsageError("nothing is asked; give --question TEXT or --question-file FILE")
+        if not 0 <= self.min_valid <= 1:
+            raise UsageError(f"--min-valid {self.min_valid} asked; it is a share from 0 to 1")
+        if self.gsd_m is not None and not 0 < self.gsd_m < 1e6:
+            raise UsageError(f"--gsd {self.gsd_m} asked; it is the ground size of a pixel in metres")
+        if self.part_tiles is not None and not 1 <= self.part_tiles <= MOST_TILES:
+            raise UsageError(f"--part-tiles {self.part_tiles} asked; choose 1 to {MOST_TILES}")
+
+    @property
+    def folder(self) -> Path:
+        """Where the output goes: `out`, or the first source's stem beside the current directory."""
+        return self.out or Path(f"{PurePosixPath(self.sources[0]).stem}.rsqa")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A request with its files opened and its model found; only sizes and stretch are missing."""
+
+    sources: tuple[PlannedSource, ...]
+    failed: tuple[tuple[str, InputError], ...]
+    """Sources that were left out, and why."""
+    model: ModelRef
+    device: str
+    dtype: str
+    notes: tuple[str, ...]
+
+    @property
+    def n_tiles(self) -> int:
+        """Over all sources."""
+        return sum(len(planned.grid) for planned in self.sources)
+
+
+def draft(request: AskRequest) -> Draft:
+    """Open what is asked for. Raises InputError when no source can be read, ModelError without a model."""
+    model = _taught(find_model(request.model, request.card), request)
+    device = choose_device(request.device)
+    opened, failed = [], []
+    bands = tuple(request.bands.split(",")) if request.bands else None
+    for path, name in expand(request.sources):
+        try:
+            opened.append(_cut(open_source(path, name=name, bands=bands), request, model))
+        except InputError as error:
+            failed.append((name, error))
+    if not opened:
+        raise failed[0][1]
+    return Draft(
+        sources=tuple(opened),
+        failed=tuple(failed),
+        model=model,
+        device=device,
+        dtype=choose_dtype(request.dtype, device),
+        notes=(*(note for planned in opened for note in planned.source.notes), *_misfits(opened, model)),
+    )
+
+
+def _taught(model: ModelRef, request: AskRequest) -> ModelRef:
+    """The model with its card as this run asks it: reasoning or not, and the side that --gsd implies."""
+    card = model.card
+    if request.reasoning and not card.prompt.reasoning:
+        raise ModelError(f"{card.title} was not taught to reason, --reasoning asked; use a model such as tinyrs-r1")
+    if request.reasoning is False and card.prompt.reasoning:
+        direct = replace(card.prompt, system=DIRECT_SYSTEM, reasoning=False, answer_ends=(f"\n{END}", END))
+        card = replace(card, prompt=direct)
+    if request.gsd_m is not None and card.side_px is None:
+        card = replace(card, side_px=card.model_side(request.tile_px, request.tile_px)[0])
+    return replace(model, card=card)
+
+
+def _cut(source: RasterSource, request: AskRequest, model: ModelRef) -> PlannedSource:
+    tile_px = request.tile_px
+    if request.gsd_m is not None:
+        tile_px = max(1, round(tile_px * request.gsd_m / source.gsd_m))
+    side_px, _ = model.card.model_side(tile_px, tile_px)
+    return PlannedSource(source, tile_px, choose_level(source, tile_px, side_px))
+
+
+def _misfits(sources: Sequence[PlannedSource], model: ModelRef) -> list[str]:
+    """Sentences about tiles that are far from what the model was trained on; one is enough for many sources."""
+    card, notes = model.card, []
+    low, high = card.side_range_px
+    if odd := [p for p in sources if not low <= p.tile_px <= high]:
+        notes.append(
+            f"{card.title} knows tiles of {low} to {high} px, {odd[0].source.name} is cut in {odd[0].tile_px} px"
+        )
+    if card.gsd_m is not None:
+        fine, coarse = card.gsd_m
+        if odd := [p for p in sources if not fine <= p.source.gsd_m <= coarse]:
+            notes.append(
+                f"{card.title} knows ground of {fine:g} to {coarse:g} m per pixel, "
+                f"{odd[0].source.name} has {odd[0].source.gsd_m:.3g} m; trust its answers less"
+            )
+    return notes
+
+
+def settle(request: AskRequest, drafted: Draft, stored: Plan | None) -> Plan:
+    """The plan of a draft. A resume measures nothing: sizes and stretch are those of the stored plan, if there is one."""
+    plan = Plan(
+        sources=drafted.sources,
+        questions=request.questions,
+        stretch=stored.stretch if stored else _stretch(request.scale, drafted),
+        scale=request.scale,
+        gsd_m=request.gsd_m,
+        min_valid=request.min_valid,
+        model=drafted.model,
+        dtype=drafted.dtype,
+        device_type=drafted.device.partition(":")[0],
+        batch=request.batch_size or (stored.batch if stored else 1),
+        part_tiles=request.part_tiles or (stored.part_tiles if stored else 1),
+    )
+    if stored is None:
+        return _sized(plan, request, drafted)
+    if plan.device_type != stored.device_type and not request.allow_mixed:
+        raise PlanMismatch(
+            f"the parts in this folder were made on {stored.device_type}, this run would use {plan.device_type}; "
+            f"use --device {stored.device_type}, or --allow-mixed if their last digits may differ"
+        )
+    return replace(plan, device_type=stored.device_type, dtype=stored.dtype if request.allow_mixed else plan.dtype)
+
+
+def _stretch(scale: str, drafted: Draft) -> Stretch:
+    return fit_stretch([p.source for p in drafted.sources]) if scale == "auto" else fixed_stretch(scale)
+
+
+def _sized(plan: Plan, request: AskRequest, drafted: Draft) -> Plan:
+    """Choose what was not asked for: the batch from the model's shape, the part from one probe batch."""
+    engine = load_engine(drafted.model, drafted.device, drafted.dtype)
+    chip_px = max(planned.chip_px for planned in plan.sources)
+    batch = request.batch_size or default_batch(
+        drafted.model, (chip_px, chip_px), drafted.device, drafted.dtype, request.workers or 1
+    )
+    part_tiles = request.part_tiles
+    if part_tiles is None:
+        share = -(-drafted.n_tiles // (PARTS_PER_WORKER * (request.workers or 1)))
+        part_tiles = max(
+            1, min(MOST_TILES, share, _power_of_two(PART_S / probe(engine, plan.questions, chip_px, batch)))
+        )
+    return replace(plan, batch=min(batch, max(part_tiles, request.batch_size or 1)), part_tiles=part_tiles)
+
+
+def _power_of_two(number: float) -> int:
+    """The largest that is not above; two runs on one machine should come to the same plan."""
+    return 1 << max(0, int(number).bit_length() - 1)
+
+
+def probe(engine: Engine, questions: Sequence[Question], chip_px: int, batch: int) -> float:
+    """Seconds per tile, measured on noise: one warm-up, then growing batches until one takes a second."""
+    session = engine.prepare(questions, (chip_px, chip_px), batch)
+    chips = np.random.default_rng(0).integers(0, 256, (batch, 3, chip_px, chip_px), dtype=np.uint8)
+    session.answer(chips[:1])
+    n_tiles = 1
+    while True:
+        start = time.perf_counter()
+        session.answer(chips[:n_tiles])
+        seconds = time.perf_counter() - start
+        if seconds > 1.0 or n_tiles == batch:
+            return max(seconds, 1e-6) / n_tiles
+        n_tiles = min(batch, 4 * n_tiles)

@@ -1,0 +1,151 @@
+"""Named looks of a scene: palettes, season, light and families of object shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rsqa.scenes.canvas import Floats
+
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """One look. Every palette is a list of anchors; a scene draws one or several and varies them."""
+
+    field: tuple[Colour, ...]
+    forest: tuple[Colour, ...]
+    grass: tuple[Colour, ...]
+    bare: tuple[Colour, ...]
+    water: tuple[Colour, ...]
+    asphalt: tuple[Colour, ...]
+    roof: tuple[Colour, ...]
+    conifers: bool
+    crown_m: float
+    """Mean distance of tree crowns."""
+    ships: tuple[str, ...]
+    planes: tuple[str, ...]
+    tanks: tuple[str, ...]
+    roofs: tuple[str, ...]
+    sun_deg: tuple[float, float]
+    """Range of the sun's height above the horizon."""
+    shadow: tuple[float, float]
+    """Range of the share of light that a shadow takes away."""
+
+
+_TRAIN_SHIPS = ("cargo", "container", "ferry", "yacht")
+_TRAIN_PLANES = ("airliner", "turboprop", "jet")
+_TRAIN_TANKS = ("floating", "cone", "flat")
+_TRAIN_ROOFS = ("gable", "hip", "flat", "ribbed")
+_DULL_WATER = ((52, 72, 70), (30, 38, 42), (92, 98, 84), (70, 84, 98), (104, 96, 74), (58, 78, 48))
+
+TRAIN_STYLES: dict[str, Style] = {
+    "summer": Style(
+        field=((96, 120, 62), (132, 140, 76), (178, 160, 100), (120, 98, 70), (76, 104, 58), (160, 150, 92)),
+        forest=((48, 70, 40), (64, 84, 44), (38, 58, 44), (78, 90, 56)),
+        grass=((100, 118, 66), (122, 126, 82), (84, 104, 58), (136, 132, 94)),
+        bare=((150, 132, 104), (126, 112, 94), (164, 152, 130)),
+        water=((44, 76, 86), (58, 88, 76), *_DULL_WATER),
+        asphalt=((96, 96, 98), (122, 120, 116), (78, 80, 84), (142, 138, 132)),
+        roof=((142, 84, 66), (118, 112, 108), (170, 166, 160), (90, 84, 82), (128, 100, 84), (196, 192, 188)),
+        conifers=False, crown_m=4.2, ships=_TRAIN_SHIPS, planes=_TRAIN_PLANES, tanks=_TRAIN_TANKS, roofs=_TRAIN_ROOFS,
+        sun_deg=(35, 62), shadow=(0.45, 0.65),
+    ),
+    "autumn": Style(
+        field=((120, 100, 76), (98, 82, 66), (150, 132, 92), (112, 116, 74), (84, 78, 64), (138, 116, 84)),
+        forest=((110, 84, 46), (88, 80, 50), (126, 104, 58), (72, 66, 48), (104, 70, 44)),
+        grass=((124, 118, 78), (104, 102, 66), (140, 128, 92), (98, 108, 70)),
+        bare=((116, 98, 80), (138, 118, 98), (92, 80, 68)),
+        water=((54, 62, 60), (74, 82, 84), *_DULL_WATER),
+        asphalt=((88, 86, 86), (110, 106, 102), (70, 70, 74)),
+        roof=((126, 74, 60), (104, 100, 98), (84, 78, 76), (150, 142, 134), (72, 88, 108)),
+        conifers=False, crown_m=5.5, ships=_TRAIN_SHIPS, planes=_TRAIN_PLANES, tanks=_TRAIN_TANKS, roofs=_TRAIN_ROOFS,
+        sun_deg=(22, 38), shadow=(0.5, 0.7),
+    ),
+    "dry": Style(
+        field=((176, 150, 108), (150, 122, 86), (110, 116, 70), (194, 172, 132), (132, 104, 76), (88, 104, 60)),
+        forest=((82, 84, 58), (98, 96, 66), (66, 74, 52), (110, 102, 74)),
+        grass=((170, 152, 112), (150, 138, 98), (186, 166, 126), (134, 124, 88)),
+        bare=((196, 172, 136), (178, 148, 114), (206, 190, 160), (158, 122, 92)),
+        water=((62, 110, 112), (96, 120, 104), (128, 116, 86), (40, 62, 76), (110, 128, 122)),
+        asphalt=((120, 114, 108), (146, 138, 128), (98, 94, 92)),
+        roof=((198, 188, 172), (168, 120, 88), (214, 210, 204), (140, 128, 116), (120, 136, 150)),
+        conifers=False, crown_m=4.2, ships=_TRAIN_SHIPS, planes=_TRAIN_PLANES, tanks=_TRAIN_TANKS, roofs=_TRAIN_ROOFS,
+        sun_deg=(45, 70), shadow=(0.5, 0.65),
+    ),
+    "boreal": Style(
+        field=((108, 116, 84), (134, 128, 100), (88, 90, 72), (150, 148, 116), (98, 84, 70)),
+        forest=((36, 50, 40), (46, 60, 52), (60, 66, 52), (30, 42, 38)),
+        grass=((96, 104, 78), (116, 116, 92), (82, 90, 72), (128, 122, 104)),
+        bare=((120, 114, 106), (140, 132, 122), (104, 92, 82)),
+        water=((28, 36, 40), (46, 52, 50), (62, 76, 88), (84, 88, 82), (50, 58, 46), (100, 108, 112)),
+        asphalt=((86, 88, 92), (108, 108, 110), (128, 126, 122)),
+        roof=((112, 56, 48), (78, 80, 84), (134, 134, 136), (60, 62, 66), (168, 164, 158), (70, 92, 84)),
+        conifers=True, crown_m=3.6, ships=_TRAIN_SHIPS, planes=_TRAIN_PLANES, tanks=_TRAIN_TANKS, roofs=_TRAIN_ROOFS,
+        sun_deg=(20, 42), shadow=(0.4, 0.65),
+    ),
+    "overcast": Style(
+        field=((104, 112, 88), (126, 120, 98), (92, 86, 76), (142, 140, 110), (84, 98, 72)),
+        forest=((58, 70, 56), (72, 80, 62), (50, 58, 50), (86, 82, 66)),
+        grass=((106, 114, 88), (90, 100, 76), (124, 122, 100), (112, 104, 86)),
+        bare=((132, 124, 112), (112, 106, 98), (150, 142, 128)),
+        water=((110, 118, 122), (84, 92, 92), (128, 130, 126), (70, 78, 74), (98, 102, 84)),
+        asphalt=((104, 106, 110), (124, 124, 124), (88, 88, 92)),
+        roof=((124, 92, 82), (110, 112, 116), (152, 152, 152), (92, 92, 96), (176, 174, 170)),
+        conifers=True, crown_m=4.6, ships=_TRAIN_SHIPS, planes=_TRAIN_PLANES, tanks=_TRAIN_TANKS, roofs=_TRAIN_ROOFS,
+        sun_deg=(40, 60), shadow=(0.12, 0.3),
+    ),
+}
+"""Looks that the embedded model may learn from."""
+
+_OTHER_SHIPS = ("tanker", "barge")
+_OTHER_PLANES = ("heavy", "business")
+_OTHER_TANKS = ("dome", "ringed")
+_OTHER_ROOFS = ("gable", "shed", "flat")
+
+HELD_OUT_STYLES: dict[str, Style] = {
+    "tropic": Style(
+        field=((86, 128, 58), (118, 152, 70), (142, 88, 58), (104, 74, 54), (70, 108, 64), (160, 156, 104)),
+        forest=((34, 72, 36), (54, 92, 42), (72, 104, 58), (42, 62, 34)),
+        grass=((98, 130, 62), (120, 140, 78), (80, 112, 56), (140, 134, 84)),
+        bare=((168, 106, 72), (148, 88, 60), (186, 140, 104)),
+        water=((132, 104, 72), (60, 100, 84), (48, 120, 130), (82, 92, 62), (36, 54, 52)),
+        asphalt=((112, 106, 102), (90, 86, 86), (150, 120, 98)),
+        roof=((150, 70, 54), (188, 186, 184), (112, 118, 122), (92, 120, 148), (164, 130, 104)),
+        conifers=False, crown_m=6.0, ships=_OTHER_SHIPS, planes=_OTHER_PLANES, tanks=_OTHER_TANKS, roofs=_OTHER_ROOFS,
+        sun_deg=(50, 75), shadow=(0.45, 0.65),
+    ),
+    "late winter": Style(
+        field=((128, 118, 98), (110, 100, 88), (144, 138, 112), (96, 108, 82), (86, 78, 70)),
+        forest=((96, 88, 80), (82, 78, 70), (108, 98, 86), (64, 68, 60)),
+        grass=((130, 124, 98), (112, 112, 88), (142, 134, 112), (104, 98, 82)),
+        bare=((124, 116, 108), (106, 98, 92), (142, 134, 126)),
+        water=((72, 80, 84), (52, 56, 58), (94, 96, 90), (40, 48, 54), (116, 118, 114)),
+        asphalt=((98, 98, 100), (118, 116, 114), (82, 82, 86)),
+        roof=((108, 76, 68), (128, 126, 124), (88, 86, 86), (156, 152, 148), (80, 92, 104)),
+        conifers=False, crown_m=4.4, ships=_OTHER_SHIPS, planes=_OTHER_PLANES, tanks=_OTHER_TANKS, roofs=_OTHER_ROOFS,
+        sun_deg=(18, 34), shadow=(0.45, 0.7),
+    ),
+    "steppe": Style(
+        field=((164, 148, 104), (120, 112, 76), (142, 118, 86), (186, 170, 124), (94, 96, 64)),
+        forest=((70, 82, 56), (88, 92, 66), (56, 70, 54), (104, 100, 72)),
+        grass=((152, 144, 104), (132, 130, 94), (168, 154, 116), (118, 116, 84)),
+        bare=((176, 160, 132), (156, 136, 110), (192, 180, 154)),
+        water=((70, 96, 108), (104, 112, 102), (44, 58, 62), (120, 122, 106), (82, 78, 62)),
+        asphalt=((128, 124, 118), (106, 104, 102), (86, 86, 88)),
+        roof=((176, 172, 166), (132, 88, 70), (104, 128, 120), (120, 116, 112), (92, 82, 78)),
+        conifers=True, crown_m=4.4, ships=_OTHER_SHIPS, planes=_OTHER_PLANES, tanks=_OTHER_TANKS, roofs=_OTHER_ROOFS,
+        sun_deg=(30, 55), shadow=(0.45, 0.65),
+    ),
+}
+"""Looks that no training may see: other palettes, other shapes of ship, plane, tank and roof."""
+
+
+def varied(rng: np.random.Generator, palette: tuple[Colour, ...], spread: float = 0.12) -> Floats:
+    """(3,) one anchor of a palette, its brightness and its hue varied."""
+    anchor = np.array(palette[int(rng.integers(len(palette)))], np.float32)
+    light = np.exp(rng.normal(0, spread))
+    hue = 1 + rng.normal(0, spread / 3, 3)
+    return np.clip(anchor * light * hue, 4, 250).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Outputs: GeoParquet parts and tables, the Zarr cube, the STAC item."""

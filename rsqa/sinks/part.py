@@ -1,0 +1,295 @@
+"""The commit unit: one GeoParquet file with every planned tile of a part, one row per tile and question.
+
+Being there is the record that the part's work is done, so it is written whole or not at all, and the same answers
+give the same bytes.
+
+N tiles, Q questions, K options of one question.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+from numpy.typing import NDArray
+
+from rsqa.errors import OutputError
+from rsqa.sinks.ground import crs_label, projjson
+from rsqa.sinks.table import FORMAT, SCHEMA, bbox_array, file_keys, geo_metadata, open_writer
+from rsqa.sinks.whole import write_whole_bytes
+from rsqa.tasks.question import Question
+
+ALL_OPTIONS = 16
+"""Up to so many options every probability is kept, above only the `TOP_OPTIONS` likeliest."""
+TOP_OPTIONS = 5
+
+ZSTD_LEVEL = 3
+"""Parts are read once and are small; the finished table is packed harder."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuestionColumns:
+    """What became of one question on N tiles. Entries of tiles that are not "ok" are ignored and written as null."""
+
+    question: Question
+    processing_id: str
+    status: NDArray[Any]
+    """(N,) of "ok", "off_list", "unparsed", "truncated", "error"."""
+    value: NDArray[np.object_]
+    """(N,) of str or None; written only where the status is "ok"."""
+    confidence: NDArray[np.float32]
+    """(N,) NaN: none."""
+    option_mass: NDArray[np.float32] | None = None
+    """(N,) NaN: none."""
+    probabilities: NDArray[np.float32] | None = None
+    """(N, K) in the order of the question's options; rows with NaN: none."""
+    text: NDArray[np.object_] | None = None
+    """(N,) of str or None."""
+    token_logprob: NDArray[np.float32] | None = None
+    """(N,) NaN: none."""
+    reasoning: NDArray[np.object_] | None = None
+    """(N,) of str or None."""
+    error: NDArray[np.object_] | None = None
+    """(N,) of str or None."""
+
+    def __post_init__(self) -> None:
+        n_tiles = len(self.status)
+        for name in ("value", "confidence", "option_mass", "text", "token_logprob", "reasoning", "error"):
+            column = getattr(self, name)
+            if column is not None and column.shape != (n_tiles,):
+                raise ValueError(f"{name} of question {self.question.id!r} is {column.shape}, status {n_tiles} tiles")
+        shape = (n_tiles, len(self.question.options))
+        if self.probabilities is not None and self.probabilities.shape != shape:
+            raise ValueError(f"probabilities of {self.question.id!r} are {self.probabilities.shape}, not {shape}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PartRows:
+    """All planned tiles of one source within a part, in the plan's order."""
+
+    source: str
+    """Path relative to the argument it came from; first half of the tile ids."""
+    source_crs_wkt: str
+    acquired: datetime | None
+    """With a time zone."""
+    tile_rows: NDArray[np.integer[Any]]
+    """(N,)."""
+    tile_cols: NDArray[np.integer[Any]]
+    """(N,)."""
+    polygons: NDArray[np.float64]
+    """(N, 5, 2) closed rings of the cores, x and y in the source's CRS."""
+    windows: NDArray[np.float64] | None
+    """(N, 4) xmin, ymin, xmax, ymax of the windows, NaN where the window is the core; None: everywhere so."""
+    valid_frac: NDArray[np.float32]
+    """(N,) share of the core's pixels that are valid; NaN: unknown, the core could not be read."""
+    tile_status: NDArray[Any]
+    """(N,) of "ok", "nodata", "error"."""
+    tile_error: NDArray[np.object_]
+    """(N,) of str or None."""
+    questions: tuple[QuestionColumns, ...]
+
+    def __post_init__(self) -> None:
+        n_tiles = len(self.tile_rows)
+        shapes = [
+            *((name, (n_tiles,)) for name in ("tile_cols", "valid_frac", "tile_status", "tile_error")),
+            ("polygons", (n_tiles, 5, 2)),
+            ("windows", (n_tiles, 4)),
+        ]
+        for name, shape in shapes:
+            column = getattr(self, name)
+            if column is not None and column.shape != shape:
+                raise ValueError(f"{name} of {self.source} has shape {column.shape}, not {shape}")
+        for columns in self.questions:
+            if len(columns.status) != n_tiles:
+                raise ValueError(f"question {columns.question.id!r} has {len(columns.status)} tiles, not {n_tiles}")
+        if self.acquired is not None and self.acquired.tzinfo is None:
+            raise ValueError(f"acquired of {self.source} needs a time zone")
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a written part is, small enough to send between processes."""
+
+    name: str
+    size: int
+    """Bytes."""
+    sha256: str
+    n_rows: int
+    n_tiles: int
+    n_nodata: int
+    """Tiles without enough valid pixels to be asked."""
+    n_error: int
+    """Tiles that could not be read or answered."""
+
+
+def write_part(path: Path, rows: Sequence[PartRows], *, plan_id: str, number: int) -> Receipt:
+    """Commit a part; all sources in it share one CRS. Raises OutputError when the folder can't be written."""
+    table = part_table(rows)
+    crs_wkt = rows[0].source_crs_wkt
+    if any(crs_label(source.source_crs_wkt) != crs_label(crs_wkt) for source in rows):
+        raise ValueError(f"part {number} mixes coordinate reference systems; the plan must cut it in two")
+    corners = np.concatenate([source.polygons for source in rows]).reshape(-1, 2)
+    bounds = (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
+    n_tiles = sum(len(source.tile_rows) for source in rows)
+    tile_ids = table.column("tile_id")
+    facts = {
+        "plan_id": plan_id,
+        "part": number,
+        "n_rows": table.num_rows,
+        "n_tiles": n_tiles,
+        "tiles": [tile_ids[0].as_py(), tile_ids[-1].as_py()],
+    }
+    sink = pa.BufferOutputStream()
+    with open_writer(sink, ZSTD_LEVEL) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata(file_keys(geo_metadata(projjson(crs_wkt), ["Polygon"], bounds), facts))
+    content = memoryview(sink.getvalue())
+    write_whole_bytes(path, content)
+    statuses = Counter(status for source in rows for status in source.tile_status.tolist())
+    return Receipt(
+        name=path.name,
+        size=content.nbytes,
+        sha256=hashlib.sha256(content).hexdigest(),
+        n_rows=table.num_rows,
+        n_tiles=n_tiles,
+        n_nodata=statuses["nodata"],
+        n_error=statuses["error"],
+    )
+
+
+def part_table(rows: Sequence[PartRows]) -> pa.Table:
+    """-> the rows of `SCHEMA`, tile by tile, the questions of a tile together."""
+    tables = []
+    for source in rows:
+        by_question = pa.concat_tables([_question_table(source, columns) for columns in source.questions])
+        n_tiles, n_questions = len(source.tile_rows), len(source.questions)
+        tile_major = np.arange(n_questions * n_tiles).reshape(n_questions, n_tiles).T.ravel()
+        tables.append(by_question.take(pa.array(tile_major)))
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def _question_table(rows: PartRows, columns: QuestionColumns) -> pa.Table:
+    """-> one question's rows, a row per tile."""
+    n_tiles = len(rows.tile_rows)
+    asked = rows.tile_status == "ok"
+    error = np.full(n_tiles, None) if columns.error is None else columns.error
+    values = {
+        "tile_id": [f"{rows.source}/{r}/{c}" for r, c in zip(rows.tile_rows, rows.tile_cols, strict=True)],
+        "tile_row": pa.array(rows.tile_rows, pa.int32()),
+        "tile_col": pa.array(rows.tile_cols, pa.int32()),
+        "source": pa.repeat(rows.source, n_tiles),
+        "acquired": pa.repeat(pa.scalar(rows.acquired, SCHEMA.field("acquired").type), n_tiles),
+        "question_id": pa.repeat(columns.question.id, n_tiles),
+        "question": pa.repeat(columns.question.text, n_tiles),
+        "kind": pa.repeat(columns.question.kind, n_tiles),
+        "value": _strings(columns.value, asked & (columns.status == "ok")),
+        "confidence": _floats(columns.confidence, asked),
+        "option_mass": _floats(columns.option_mass, asked),
+        "probabilities": _probabilities(columns, asked),
+        "text": _strings(columns.text, asked),
+        "token_logprob": _floats(columns.token_logprob, asked),
+        "reasoning": _strings(columns.reasoning, asked),
+        "status": pa.array(np.where(asked, columns.status, rows.tile_status), pa.string()),
+        "error": pa.array(np.where(asked, error, rows.tile_error), pa.string()),
+        "valid_frac": _floats(rows.valid_frac, np.ones(n_tiles, bool)),
+        "geometry": pa.array(shapely.to_wkb(shapely.polygons(rows.polygons), byte_order=1), pa.binary()),
+        "bbox": bbox_array(np.hstack([rows.polygons.min(axis=1), rows.polygons.max(axis=1)])),
+        "window_bbox": bbox_array(np.full((n_tiles, 4), np.nan) if rows.windows is None else rows.windows),
+        "processing_id": pa.repeat(columns.processing_id, n_tiles),
+        "source_crs": pa.repeat(crs_label(rows.source_crs_wkt), n_tiles),
+    }
+    return pa.table([values[name] for name in SCHEMA.names], schema=SCHEMA)
+
+
+def _strings(values: NDArray[np.object_] | None, keep: NDArray[np.bool_]) -> pa.Array:
+    if values is None:
+        return pa.nulls(len(keep), pa.string())
+    return pa.array(values, pa.string(), mask=~keep)
+
+
+def _floats(values: NDArray[np.float32] | None, keep: NDArray[np.bool_]) -> pa.Array:
+    if values is None:
+        return pa.nulls(len(keep), pa.float32())
+    return pa.array(values.astype(np.float32), mask=~keep | np.isnan(values))
+
+
+def _probabilities(columns: QuestionColumns, asked: NDArray[np.bool_]) -> pa.Array:
+    """-> option → probability: all of a short list in its order, the likeliest of a long one, best first."""
+    if columns.probabilities is None:
+        return pa.nulls(len(asked), SCHEMA.field("probabilities").type)
+    known = asked & ~np.isnan(columns.probabilities).any(axis=1)
+    shown = columns.probabilities[known]
+    if len(columns.question.options) > ALL_OPTIONS:
+        order = np.argsort(-shown, axis=1, kind="stable")[:, :TOP_OPTIONS]
+    else:
+        order = np.broadcast_to(np.arange(shown.shape[1]), shown.shape)
+    keys = pa.array(columns.question.options, pa.string()).take(pa.array(order.ravel()))
+    items = pa.array(np.take_along_axis(shown, order, axis=1).ravel().astype(np.float32))
+    ends = np.concatenate([[0], np.cumsum(known)]) * order.shape[1]
+    # An offset that is null makes its row null; the last one is the end and is never null.
+    offsets = pa.array(ends, pa.int32(), mask=np.append(~known, False))
+    return pa.MapArray.from_arrays(offsets, keys, items)
+
+
+def valid_part(path: Path, plan_id: str, number: int, n_rows: int) -> bool:
+    """Whether the file is a whole part of this plan, by its footer alone: no page is read."""
+    try:
+        metadata = pq.read_metadata(path)
+        facts = json.loads((metadata.metadata or {}).get(b"rsqa", b"{}"))
+    except (OSError, pa.ArrowException, ValueError):  # missing, cut short, or not ours
+        return False
+    expected = {"format": FORMAT, "plan_id": plan_id, "part": number, "n_rows": n_rows}
+    return bool(metadata.num_rows == n_rows and facts.items() >= expected.items())
+
+
+def read_parts(paths: Sequence[Path], group_rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the rows of parts in order, `group_rows` at a time wherever the parts end; page checksums are verified.
+
+    Raises OutputError when a part is missing or a byte of it is not what was written.
+    """
+    held: list[pa.Table] = []
+    n_held = 0
+    for path in paths:
+        for table in _read_part(path, columns):
+            held.append(table)
+            n_held += table.num_rows
+            while n_held >= group_rows:
+                together = pa.concat_tables(held)
+                yield together.slice(0, group_rows).combine_chunks()
+                held, n_held = [together.slice(group_rows)], n_held - group_rows
+    if n_held:
+        yield pa.concat_tables(held).combine_chunks()
+
+
+def count_rows(paths: Sequence[Path]) -> int:
+    """-> rows of all parts together. Raises OutputError when a part is missing or has no footer."""
+    n_rows = 0
+    for path in paths:
+        with _damage(path):
+            n_rows += pq.read_metadata(path).num_rows
+    return n_rows
+
+
+def _read_part(path: Path, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+    with _damage(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        for batch in file.iter_batches(columns=columns):
+            yield pa.Table.from_batches([batch])
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise OutputError(f"part {path} is damaged or missing; delete it and run the same command again") from error

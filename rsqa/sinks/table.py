@@ -1,0 +1,103 @@
+"""The answers table: its columns, its GeoParquet 1.1 metadata, and how its files are written and read.
+
+pyarrow's own writer and a plain binary geometry: geopandas would tag the field as `geoarrow.wkb`, and GDAL between
+Arrow 21 and 3.13 loses the CRS of such files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+FORMAT = 1
+"""Version of the columns and of the `rsqa` key; readers refuse newer ones."""
+
+Bounds = tuple[float, float, float, float]
+"""(xmin, ymin, xmax, ymax)."""
+
+TILE_STATUSES = ("ok", "nodata", "error")
+STATUSES = ("ok", "off_list", "unparsed", "truncated", "nodata", "error")
+
+_BBOX = pa.struct([(side, pa.float64()) for side in ("xmin", "ymin", "xmax", "ymax")])
+
+SCHEMA = pa.schema(
+    [
+        ("tile_id", pa.string()),
+        ("tile_row", pa.int32()),
+        ("tile_col", pa.int32()),
+        ("source", pa.string()),
+        ("acquired", pa.timestamp("us", tz="UTC")),
+        ("question_id", pa.string()),
+        ("question", pa.string()),
+        ("kind", pa.string()),
+        ("value", pa.string()),
+        ("confidence", pa.float32()),
+        ("option_mass", pa.float32()),
+        ("probabilities", pa.map_(pa.string(), pa.float32())),
+        ("text", pa.string()),
+        ("token_logprob", pa.float32()),
+        ("reasoning", pa.string()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("valid_frac", pa.float32()),
+        ("geometry", pa.binary()),
+        ("bbox", _BBOX),
+        ("window_bbox", _BBOX),
+        ("processing_id", pa.string()),
+        ("source_crs", pa.string()),
+    ]
+)
+
+
+def open_writer(where: str | Path | pa.NativeFile, compression_level: int) -> pq.ParquetWriter:
+    """A writer of `SCHEMA` with zstd and page checksums; give it `file_keys` before it closes."""
+    return pq.ParquetWriter(
+        where, SCHEMA, compression="zstd", compression_level=compression_level, write_page_checksum=True
+    )
+
+
+def file_keys(geo: Mapping[str, object], facts: Mapping[str, object]) -> dict[str, str]:
+    """-> the `geo` and `rsqa` keys of the footer."""
+    return {"geo": json.dumps(geo), "rsqa": json.dumps({"format": FORMAT, **facts})}
+
+
+def geo_metadata(projjson: Mapping[str, Any], geometry_types: Iterable[str], bounds: Bounds | None) -> dict[str, Any]:
+    """-> the `geo` key; `bounds` None when there is no geometry in the file."""
+    column: dict[str, Any] = {
+        "encoding": "WKB",
+        "geometry_types": sorted(geometry_types),
+        "crs": dict(projjson),
+        "covering": {"bbox": {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}},
+    }
+    if bounds is not None:
+        column["bbox"] = list(bounds)
+    return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+
+
+def bbox_array(bounds: NDArray[np.float64]) -> pa.StructArray:
+    """(N, 4) xmin, ymin, xmax, ymax -> the struct column; rows with NaN are null."""
+    columns = [pa.array(bounds[:, i]) for i in range(4)]
+    missing = pa.array(np.isnan(bounds).any(axis=1))
+    return pa.StructArray.from_arrays(columns, fields=list(_BBOX), mask=missing)
+
+
+def bbox_bounds(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """The inverse of `bbox_array`: null rows become NaN."""
+    sides = column.combine_chunks().flatten()  # `flatten`, unlike `field`, knows which structs are null
+    return np.stack([side.to_numpy(zero_copy_only=False) for side in sides], axis=1)
+
+
+def tile_statuses(statuses: NDArray[Any]) -> NDArray[np.uint8]:
+    """(N, Q) statuses of N tiles and Q questions -> (N,) indices in TILE_STATUSES.
+
+    A tile failed when all its questions did; where only some did, those rows say so.
+    """
+    nodata, failed = (statuses == "nodata").all(axis=1), (statuses == "error").all(axis=1)
+    return np.select([nodata, failed], [1, 2], 0).astype(np.uint8)

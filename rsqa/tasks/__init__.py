@@ -1,0 +1,1 @@
+"""Language: questions, prompts and what is read from replies. No torch, no rasterio."""

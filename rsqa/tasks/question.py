@@ -1,0 +1,40 @@
+"""Questions: what is asked of every tile, and which answers are allowed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from rsqa.errors import QuestionError
+
+Kind = Literal["yesno", "choice", "count", "open"]
+
+ID_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
+YES_NO = ("yes", "no")
+COUNTS = (*(str(n) for n in range(101)), "more than 100")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question and its closed list of answers."""
+
+    id: str
+    """Column and group name; matches `[A-Za-z][A-Za-z0-9_-]{0,31}`."""
+    text: str
+    kind: Kind
+    options: tuple[str, ...] = ()
+    """Allowed answers in the order of their codes; empty for open questions."""
+
+    def __post_init__(self) -> None:
+        if not ID_PATTERN.fullmatch(self.id):
+            raise QuestionError(f"question id {self.id!r} must match {ID_PATTERN.pattern}; rename it")
+        if (self.kind == "open") != (not self.options):
+            raise QuestionError(f"question {self.id!r} is {self.kind} with {len(self.options)} options; only open has none")
+        if len(set(self.options)) != len(self.options):
+            raise QuestionError(f"question {self.id!r} names an option twice: {', '.join(self.options)}")
+
+    @property
+    def closed(self) -> bool:
+        """Whether the answer is one of `options`."""
+        return self.kind != "open"

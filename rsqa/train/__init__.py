@@ -1,0 +1,1 @@
+"""Training: recipes, data, one visible loop per method."""

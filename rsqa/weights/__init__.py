@@ -1,0 +1,1 @@
+"""Embedded weights. The folder tinyrs-nano holds the default model."""

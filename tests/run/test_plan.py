@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyproj import CRS
+
+from rsqa.engines.cards import CARDS
+from rsqa.engines.registry import ModelRef
+from rsqa.errors import PlanMismatch, SourceChanged
+from rsqa.raster.grid import Layout
+from rsqa.raster.source import Level, RasterSource
+from rsqa.raster.stretch import Stretch
+from rsqa.run.plan import Parts, Plan, PlannedSource, check_same
+from rsqa.tasks.question import YES_NO, Question
+
+UTM = [CRS.from_epsg(epsg).to_wkt() for epsg in (32631, 32632)]
+WATER = Question("water", "Is there water?", "yesno", YES_NO)
+
+
+def source(name: str, height: int, width: int, crs: str = UTM[0], block: int = 256) -> RasterSource:
+    return RasterSource(
+        name=name, path=f"/data/{name}", width=width, height=height, dtype="uint8", bands=(1, 2, 3),
+        band_names=("red", "green", "blue"), mask="none", alpha_band=None, nodata=None, palette=False, crs_wkt=crs,
+        transform=(1.0, 0.0, 0.0, 0.0, -1.0, 0.0), gsd_m=1.0,
+        levels=(Level(1, None, height, width, Layout(block, block, True, False)),),
+        acquired=None, fingerprint=name, sidecars=False, blocks=None,
+    )  # fmt: skip
+
+
+def plan(*sources: RasterSource, tile_px: int = 448, part_tiles: int = 64) -> Plan:
+    return Plan(
+        sources=tuple(PlannedSource(s, tile_px, 1) for s in sources), questions=(WATER,), stretch=Stretch(), scale="auto",
+        gsd_m=None, min_valid=0.5, model=ModelRef("tinyrs", "", CARDS["tinyrs"], "ab"), dtype="float32",
+        device_type="cpu", batch=8, part_tiles=part_tiles,
+    )  # fmt: skip
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 5000), st.integers(1, 5000), st.integers(0, 1)), min_size=1, max_size=8),
+    tile_px=st.sampled_from([100, 224, 448, 1000]),
+    part_tiles=st.integers(1, 200),
+)
+def test_every_tile_is_in_exactly_one_part(sizes, tile_px, part_tiles):
+    made = plan(
+        *(source(f"{i}.tif", h, w, UTM[c]) for i, (h, w, c) in enumerate(sizes)), tile_px=tile_px, part_tiles=part_tiles
+    )
+    parts, seen = Parts(made), Counter()
+    for number in range(len(parts)):
+        tiles = [(s, t) for s, blocks in parts[number].blocks for b in blocks for t in parts.block(s, b).tiles()]
+        assert len(tiles) == parts.n_tiles(number) > 0
+        assert len({made.sources[s].source.crs_wkt for s, _ in tiles}) == 1
+        seen.update(tiles)
+    expected = {(i, (t.row, t.col)) for i, p in enumerate(made.sources) for t in p.grid}
+    assert seen.keys() == expected
+    assert set(seen.values()) == {1}
+    with pytest.raises(IndexError):
+        parts[len(parts)]
+
+
+def test_small_sources_share_a_part_and_large_ones_are_cut():
+    small = [source(f"{i}.tif", 400, 400) for i in range(10)]
+    assert len(Parts(plan(*small, part_tiles=4))) == 3
+    large = Parts(plan(source("big.tif", 44_800, 44_800), part_tiles=500))
+    assert len(large) >= 20
+    assert max(large.n_tiles(n) for n in range(len(large))) <= 1000
+
+
+def test_ten_million_tiles_cost_nothing():
+    parts = Parts(plan(source("vast.tif", 448 * 3200, 448 * 3200), part_tiles=4096))
+    assert parts.n_tiles(len(parts) - 1) > 0
+    assert sum(parts.n_tiles(n) for n in range(0, len(parts), 100)) > 0
+
+
+def test_json_round_trip_keeps_the_id():
+    made = plan(source("a.tif", 1000, 900), source("b.tif", 50, 60, UTM[1]))
+    again = Plan.from_json(json.loads(json.dumps(made.to_json())))
+    assert again == made
+    assert again.plan_id == made.plan_id
+
+
+def test_moving_files_keeps_the_id_and_anything_else_changes_it():
+    made = plan(source("a.tif", 1000, 900))
+    moved = replace(
+        made, sources=(replace(made.sources[0], source=replace(made.sources[0].source, path="/else/a.tif")),)
+    )
+    assert moved.plan_id == made.plan_id
+    check_same(made, moved)
+    others = [
+        replace(made, min_valid=0.4),
+        replace(made, questions=(replace(WATER, text="Is there a lake?"),)),
+        replace(made, stretch=Stretch((0.0,), (3000.0,))),
+        replace(made, model=replace(made.model, weights_id="cd")),
+        replace(made, sources=(replace(made.sources[0], tile_px=224),)),
+        replace(made, batch=4),
+    ]
+    assert len({other.plan_id for other in (made, *others)}) == 7
+    for other in others:
+        with pytest.raises(PlanMismatch, match=r"there, .* asked"):
+            check_same(made, other)
+
+
+def test_the_difference_is_named():
+    made = plan(source("a.tif", 1000, 900))
+    with pytest.raises(PlanMismatch, match=r"questions\.0\.text: 'Is there water\?' there, 'Is there a lake\?' asked"):
+        check_same(made, replace(made, questions=(replace(WATER, text="Is there a lake?"),)))
+    with pytest.raises(PlanMismatch, match="questions: 1 there, 2 asked"):
+        check_same(made, replace(made, questions=(WATER, replace(WATER, id="again"))))
+
+
+def test_another_content_under_the_same_name_is_a_changed_source():
+    made = plan(source("a.tif", 1000, 900))
+    changed = replace(made.sources[0], source=replace(made.sources[0].source, fingerprint="new"))
+    with pytest.raises(SourceChanged, match=r"'a\.tif'"):
+        check_same(made, replace(made, sources=(changed,)))
+
+
+def test_adding_a_question_changes_no_other_rows_id():
+    one = plan(source("a.tif", 1000, 900))
+    ships = Question("ships", "Are there ships?", "yesno", YES_NO)
+    two = replace(one, questions=(ships, WATER))
+    assert one.processing_id(one.sources[0], WATER) == two.processing_id(two.sources[0], WATER)
+    assert two.processing_id(two.sources[0], WATER) != two.processing_id(two.sources[0], ships)
+    renamed = replace(WATER, id="w")
+    assert one.processing_id(one.sources[0], renamed) == one.processing_id(one.sources[0], WATER)
