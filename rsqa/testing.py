@@ -122,8 +122,7 @@ class EngineContract:
             and (x is None or y is None or np.allclose(x, y, rtol=0, atol=self.tolerance, equal_nan=True))
             for x, y in pairs
         )
-        words = (a.text is None) == (b.text is None) and (a.text is None or list(a.text) == list(b.text or ()))
-        return close and words
+        return close and _listed(a.text) == _listed(b.text)
 
     def test_is_an_engine(self, engine: Engine) -> None:
         """It has the verbs and a card."""
@@ -180,6 +179,10 @@ class EngineContract:
         assert engine.prepare([], self.tile_shape, 4).answer(self.chips(2)) == []
 
 
+def _listed(text: NDArray[np.object_] | None) -> list[object] | None:
+    return None if text is None else text.tolist()
+
+
 def _reversed(replies: Replies) -> Replies:
     columns = (replies.option_logprob, replies.text, replies.token_logprob, replies.finished)
     return Replies(*(None if column is None else column[::-1] for column in columns))  # type: ignore[arg-type]
@@ -220,11 +223,13 @@ def write_random_checkpoint(folder: Path, seed: int = 0, words: Sequence[str] = 
     )
     generator = torch.Generator().manual_seed(seed)
     network = Qwen2VLForConditionalGeneration(config)
+    gains = {"embed_tokens": 0.25 * config.text_config.hidden_size**0.5, "q_proj": 3, "k_proj": 3, "o_proj": 2}
     with torch.no_grad():
         for name, weight in network.named_parameters():
-            if weight.ndim > 1:
-                scale = 0.4 if "embed_tokens" in name else 2.5 / weight[0].numel() ** 0.5
-                weight.copy_(torch.randn(weight.shape, generator=generator) * scale)
+            if weight.ndim > 1:  # images must matter to the replies, yet float32 noise must not grow to a difference
+                gain = next((gain for part, gain in gains.items() if part in name), 1.0)
+                fan_in = weight[0].numel()
+                weight.copy_(torch.randn(weight.shape, generator=generator) * gain / fan_in**0.5)
     network.save_pretrained(folder)
     return folder
 

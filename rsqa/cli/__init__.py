@@ -32,6 +32,7 @@ app.command()(demo.demo)
 app.command()(models.models)
 app.command()(doctor.doctor)
 app.command()(train.train)
+app.command("eval")(train.evaluate)
 
 
 def _version(wanted: bool) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rsqa.cli.output import Json, LogFile, Quiet, Verbose, emit, emit_json, log, plain, start_output, table
+from rsqa.cli import options as opt
+from rsqa.cli.output import emit, emit_json, log, plain, start_output, table
 from rsqa.cli.progress import progress_shown
 
 if TYPE_CHECKING:
@@ -21,10 +22,10 @@ def demo(
     ),
     size: Annotated[int, typer.Option(min=256, max=20_000, metavar="PX", help="Side of the mosaic, pixels.")] = 4096,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Another number gives another mosaic.")] = 7,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    log_file: LogFile = None,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+    log_file: opt.LogFile = None,
 ) -> None:
     """Paint a mosaic of known truth, ask the embedded model about it, and show how often it is right."""
     start_output(quiet, verbose, log_file)

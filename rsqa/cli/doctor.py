@@ -17,7 +17,8 @@ from typing import Literal
 import typer
 
 import rsqa
-from rsqa.cli.output import Json, emit, emit_json, start_output, table
+from rsqa.cli import options as opt
+from rsqa.cli.output import emit, emit_json, start_output, table
 from rsqa.errors import ExitCode, RsqaError
 
 _LIBRARIES = ("torch", "transformers", "rasterio", "pyproj", "geopandas", "pyarrow", "zarr", "dask", "typer", "rich")
@@ -44,7 +45,7 @@ class Finding:
     mend: str = ""
 
 
-def doctor(json: Json = False) -> None:
+def doctor(json: opt.Json = False) -> None:
     """Check the installation and the machine.
 
     Exit code 1 when something is broken that every run needs.

@@ -7,16 +7,17 @@ from typing import Annotated
 
 import typer
 
-from rsqa.cli.output import Json, LogFile, Quiet, Verbose, start_output
+from rsqa.cli import options as opt
+from rsqa.cli.output import start_output
 from rsqa.cli.summary import show_report
 
 
 def finish(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of rsqa ask.", show_default=False)],
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    log_file: LogFile = None,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+    log_file: opt.LogFile = None,
 ) -> None:
     """Rebuild the tables and the cube from the parts that are done."""
     start_output(quiet, verbose, log_file)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rsqa.cli.output import Json, emit, emit_json, log, start_output, table
+from rsqa.cli import options as opt
+from rsqa.cli.output import emit, emit_json, log, start_output, table
 
 if TYPE_CHECKING:
     from rsqa.engines.cards import ModelCard
 
 
-def models(json: Json = False) -> None:
+def models(json: opt.Json = False) -> None:
     """List the models that rsqa knows, with licence, size and where they are on disk."""
     start_output()
     from rsqa.engines.cards import CARDS

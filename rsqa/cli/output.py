@@ -15,9 +15,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from rsqa.errors import OutputError
 
@@ -25,20 +23,6 @@ log = logging.getLogger("rsqa")
 
 # Controls (C0, DEL, C1), line and paragraph separators, marks that reorder text, and what stdout can't encode.
 _POWERFUL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel="Output")]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", help="Print nothing unless something goes wrong.", rich_help_panel="Output")
-]
-Verbose = Annotated[
-    bool, typer.Option("-v", "--verbose", help="Say more; show the traceback of a crash.", rich_help_panel="Output")
-]
-LogFile = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE", help="Also append all messages, with UTC times, to this file.", rich_help_panel="Output"
-    ),
-]
 
 
 def plain(text: object) -> str:
@@ -96,11 +80,11 @@ def _cell(value: object) -> str:
 
 
 class _Stderr(logging.Handler):
-    """`rsqa: …` on whatever stderr is at that moment: a progress bar puts itself in its place."""
+    """News as it is, faults as `rsqa: error: …`, on whatever stderr is then: a progress bar takes its place."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        lines = [f"rsqa: {level}{plain(record.getMessage())}"]
+        prefix = f"rsqa: {record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        lines = [prefix + plain(record.getMessage())]
         if record.exc_info:
             lines += [plain(line) for line in logging.Formatter().formatException(record.exc_info).splitlines()]
         print("\n".join(lines), file=sys.stderr)

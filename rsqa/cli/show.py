@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain, islice
+from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from rsqa.cli.output import Quiet, emit, emit_json, log, plain, start_output, table
+from rsqa.cli import options as opt
+from rsqa.cli.output import emit, emit_json, log, plain, start_output, table
 from rsqa.errors import InputError, SourceMissing, UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def show(
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a row.", rich_help_panel="Output")
     ] = False,
-    quiet: Quiet = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Show answers, and how to open the files elsewhere."""
     start_output(quiet)
@@ -82,12 +84,24 @@ def opening_hints(folder: Path) -> list[str]:
     """How other tools open the files."""
     answers = folder / "answers.parquet"
     files = answers / "*.parquet" if answers.is_dir() else answers
-    return [
+    hints = [
         f'geopandas: geopandas.read_parquet("{answers}")',
         f"DuckDB:    SELECT question_id, value, count(*) FROM '{files}' GROUP BY ALL",
         f"QGIS:      drag {answers} into the map; needs QGIS with GDAL's Parquet driver",
-        f'xarray:    xarray.open_zarr("{folder / "tiles.zarr"}", group="SOURCE/QUESTION", decode_coords="all")',
     ]
+    cube = folder / "tiles.zarr"
+    if group := _first_group(cube):
+        hints.append(f'xarray:    xarray.open_zarr("{cube}", group="{group}", decode_coords="all")')
+    return hints
+
+
+def _first_group(cube: Path) -> str | None:
+    """`SOURCE/QUESTION` of the first question in the cube that has values; small sources have no cube."""
+    index = cube / ".zmetadata"
+    if not index.is_file():
+        return None
+    arrays = loads(index.read_text(encoding="utf-8"))["metadata"]
+    return next((name.removesuffix("/value/.zarray") for name in arrays if name.endswith("/value/.zarray")), None)
 
 
 def _open(folder: Path) -> ds.Dataset:

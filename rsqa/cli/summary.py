@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 from rsqa.cli.output import emit, emit_json, log, plain, table
 from rsqa.cli.progress import clock
 from rsqa.errors import ExitCode
@@ -22,7 +24,7 @@ def show_report(report: RunReport, as_json: bool, quiet: bool) -> None:
     for name, why in report.failed_sources:
         log.error("%s: %s", name, why)
     if failed := report.tiles_by_status.get("error"):
-        see = f"list them with rsqa show {report.out} --status error, ask them again with --retry-errors"
+        see = f"list them with rsqa show {quote(str(report.out))} --status error, ask them again with --retry-errors"
         log.error("%s", f"{failed:,} of {report.n_tiles:,} tiles failed; {see}")
     for line in report_lines(report):
         log.info("%s", line)
@@ -36,19 +38,21 @@ def show_report(report: RunReport, as_json: bool, quiet: bool) -> None:
 
 def report_lines(report: RunReport) -> list[str]:
     """How fast it went; for a finished run also the answers to each question and how to look at them."""
-    by = "the model" if report.bottleneck == "model" else "reading"
-    speed = f"{report.tiles_per_s:.1f} tiles/s, {report.mpx_per_s:.1f} Mpx/s, bound by {by}"
-    resumed = f"; {report.parts_resumed:,} of {report.n_parts:,} parts were there" if report.parts_resumed else ""
+    how = [f"{report.n_tiles:,} tiles", clock(report.elapsed_s)]
+    if report.tiles_per_s > 0:
+        by = "the model" if report.bottleneck == "model" else "reading"
+        how += [f"{report.tiles_per_s:.1f} tiles/s", f"{report.mpx_per_s:.1f} Mpx/s", f"bound by {by}"]
+    if skipped := report.tiles_by_status.get("nodata"):
+        how.append(f"{skipped:,} skipped for want of valid pixels")
+    if report.parts_resumed:
+        how.append(f"{report.parts_resumed:,} of {report.n_parts:,} parts were there")
     if not report.questions:
-        return [f"{clock(report.elapsed_s)}, {speed}{resumed}"]
-    skipped = report.tiles_by_status.get("nodata", 0)
+        return [", ".join(how)]
+    answers = [row for question in report.questions for row in _answers(question)]
     return [
-        *table(
-            ("question", "answer", "tiles", "mean confidence"), [row for q in report.questions for row in _answers(q)]
-        ),
-        f"{report.n_tiles:,} tiles in {clock(report.elapsed_s)}, {speed}{resumed}",
-        f"{skipped:,} tiles were skipped: too few valid pixels",
-        f"the answers are in {report.out}; look at them with: rsqa show {report.out}",
+        *table(("question", "answer", "tiles", "mean confidence"), answers),
+        ", ".join(how),
+        f"the answers are in {report.out}; look at them with: rsqa show {quote(str(report.out))}",
     ]
 
 
@@ -60,7 +64,9 @@ def _answers(question: QuestionSummary) -> list[tuple[object, ...]]:
     ]
     if rest := given[MOST_ANSWERS:]:
         rows.append((question.id, f"({len(rest)} other answers)", sum(n for n, _ in rest), ""))
-    rows += [(question.id, f"({s})", n, "") for s, n in question.statuses.items() if n and s != "ok"]
+    for status, n in question.statuses.items():
+        if n and (status != "ok" or question.kind == "open"):
+            rows.append((question.id, f"({status})", n, ""))
     return rows
 
 

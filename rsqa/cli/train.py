@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rsqa.cli.output import LogFile, Quiet, Verbose, emit, log, plain, start_output
+from rsqa.cli import options as opt
+from rsqa.cli.output import emit, emit_json, log, plain, start_output
 
 Data = Annotated[
-    Path, typer.Option("--data", metavar="DIR", help="Folder with the pictures, as Parquet files.", show_default=False)
+    Path,
+    typer.Option("--data", metavar="DIR", help="Folder with labelled pictures, as Parquet files.", show_default=False),
 ]
 
 
@@ -27,16 +30,37 @@ def train(
             "--set", metavar="KEY=VALUE", help="Change a value of the recipe; text in quotes.", show_default=False
         ),
     ] = None,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    log_file: LogFile = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+    log_file: opt.LogFile = None,
 ) -> None:
-    """Train a model by a recipe; prints the model's folder."""
+    """Train a model by a recipe; print the model's folder."""
     start_output(quiet, verbose, log_file)
     from rsqa.train import sft
     from rsqa.train.recipe import load_recipe
 
-    folder = sft.train(
-        load_recipe(recipe, set_ or ()), data, out, resume=resume, echo=lambda line: log.info("%s", line)
-    )
+    told = load_recipe(recipe, set_ or ())
+    folder = sft.train(told, data, out, resume=resume, echo=lambda line: log.info("%s", line))
     emit([plain(folder)])
+
+
+def evaluate(
+    data: Data,
+    model: opt.Model = None,
+    card: opt.Card = None,
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    json: opt.Json = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Score a model on pictures and scenes that it was not trained on."""
+    start_output(verbose=verbose)
+    from rsqa.engines.registry import find_model, load_engine
+    from rsqa.evaluate.nano import as_text
+    from rsqa.evaluate.nano import evaluate as score
+
+    report = score(load_engine(find_model(model, card), device, dtype), data)
+    if json:
+        emit_json(asdict(report))
+    else:
+        emit(as_text(report).splitlines())

@@ -43,8 +43,7 @@ def padded_batches(chips: NDArray[np.uint8], batch: int) -> Iterator[tuple[slice
         rows = slice(start, min(start + batch, len(chips)))
         size = next(s for s in sizes if s >= rows.stop - rows.start)
         missing = size - (rows.stop - rows.start)
-        piece = np.ascontiguousarray(chips[rows])
-        yield rows, np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)]) if missing else piece
+        yield rows, np.concatenate([chips[rows], np.repeat(chips[rows][-1:], missing, axis=0)])  # a copy, in C order
 
 
 def default_batch(

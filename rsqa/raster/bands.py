@@ -55,7 +55,7 @@ def _wanted_band(word: str, colours: Sequence[str], descriptions: Sequence[str |
         if not 1 <= int(word) <= len(colours):
             raise ValueError(f"--bands asks for band {word}, it has {len(colours)}")
         return int(word)
-    band = _colour_band(word, colours, descriptions)
+    band = _colour_band(word, colours, descriptions) if word else None
     if band is None:
         has = ", ".join(f"{i} {band_name(i, colours, descriptions)}" for i in range(1, len(colours) + 1))
         raise ValueError(f"--bands asks for {word!r}, it has {has}; give numbers")

@@ -1,13 +1,45 @@
-"""How large a pixel is on the ground."""
+"""Where a raster lies and how large its pixels are on the ground."""
 
 from __future__ import annotations
 
 from math import isfinite, sqrt
 
 import pyproj
+import pyproj.exceptions
+from rasterio.io import DatasetReader
+
+from rsqa.errors import SourceRefused
 
 Transform = tuple[float, float, float, float, float, float]
 """Affine a, b, c, d, e, f: x = a col + b row + c, y = d col + e row + f, in CRS units; pixel corners are integers."""
+
+
+def place(dataset: DatasetReader, name: str) -> tuple[str, Transform, float]:
+    """(WKT of the CRS, transform, metres per pixel); SourceRefused with the command that gives it a place."""
+    if dataset.crs is None or not dataset.crs.to_wkt():
+        if dataset.gcps[0]:
+            mend = "it has ground control points only: gdalwarp -tps in.tif out.tif"
+        elif dataset.rpcs:
+            mend = "it has RPCs only: gdalwarp -rpc in.tif out.tif"
+        else:
+            mend = f"it has no CRS: gdal_edit.py -a_srs EPSG:… {name!r} (and -a_ullr if it has no corners either)"
+        raise SourceRefused(f"{name!r} can't be placed on the ground; {mend}")
+    a, b, c, d, e, f = (float(value) for value in tuple(dataset.transform)[:6])
+    if dataset.transform.is_identity or not all(map(isfinite, (a, b, c, d, e, f))) or a * e == b * d:
+        mend = "gdalwarp -tps in.tif out.tif" if dataset.gcps[0] else f"gdal_edit.py -a_ullr ulx uly lrx lry {name!r}"
+        raise SourceRefused(
+            f"{name!r} can't be placed on the ground; its CRS is known, but its transform {(a, b, c, d, e, f)} "
+            f"places nothing: {mend}"
+        )
+    wkt = dataset.crs.to_wkt()
+    try:
+        gsd_m = ground_gsd(wkt, (a, b, c, d, e, f), dataset.width, dataset.height)
+    except pyproj.exceptions.CRSError as error:
+        raise SourceRefused(
+            f"{name!r} can't be placed on the ground; its CRS is not understood ({' '.join(str(error).split())}): "
+            f"gdal_edit.py -a_srs EPSG:… {name!r}"
+        ) from error
+    return wkt, (a, b, c, d, e, f), gsd_m
 
 
 def ground_gsd(crs_wkt: str, transform: Transform, width: int, height: int) -> float:

@@ -21,6 +21,7 @@ MAX_BANDS = 64
 MAX_PIXELS = 10**12
 MAX_FILE_BLOCK_BYTES = 256 << 20
 
+_REWRITE = "gdal_translate -of COG in.tif out.tif"
 _SIDECARS = (".ovr", ".OVR", ".msk", ".MSK")
 _WORLD_FILES = (".tfw", ".TFW", ".tifw", ".wld", ".WLD")
 
@@ -78,8 +79,10 @@ def inspect(path: str, name: str) -> Opening:
         return Opening(path, "VRT" if is_vrt else "GTiff", tuple(sorted(beside)), pictures, ())
     names = ", ".join(sorted(repr(os.path.basename(found)) for found in foreign))
     if is_vrt:  # its sources' masks can't be switched off one by one
-        raise SourceRefused(f"the VRT {name!r} is not opened: {names} beside its sources is not a TIFF; remove it")
-    note = f"{name!r}: {names} beside it is not a TIFF, so no mask or overview beside it is used"
+        raise SourceRefused(
+            f"the VRT {name!r} is not opened: {names} beside its sources is not a TIFF that can be used; remove it"
+        )
+    note = f"{name!r}: {names} beside it is not a TIFF that can be used, so no mask or overview beside it is used"
     return Opening(path, "GTiff", (), pictures, (note,))
 
 
@@ -92,11 +95,11 @@ def require_file(path: str, name: str) -> None:
         raise SourceRefused(f"the name {name!r} is not valid UTF-8; rename the file") from None
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
         hint = "; a remote file is named /vsicurl/https://…" if "://" in path else ""
-        raise SourceMissing(f"there is no file {name!r}{hint}") from None
+        raise SourceMissing(f"there is no file {path!r}{hint}") from None
     except OSError as error:
         raise SourceRefused(f"{name!r} can't be read: {error.strerror}") from None
     if stat.S_ISDIR(mode):
-        raise SourceRefused(f"{name!r} is a folder; name the files in it, for example {name}/*.tif")
+        raise SourceRefused(f"{name!r} is a folder; name the files in it, for example {os.path.join(path, '*.tif')!r}")
     if not stat.S_ISREG(mode):
         raise SourceRefused(f"{name!r} is not a regular file (a FIFO, socket or device); copy it to a file")
 
@@ -104,15 +107,23 @@ def require_file(path: str, name: str) -> None:
 def _first_picture(path: str, name: str) -> Directory:
     where = name if os.path.basename(path) == os.path.basename(name) else f"{os.path.basename(path)} of {name}"
     try:
-        picture = read_directories(path)[0]
+        directories = read_directories(path)
     except OSError as error:
         raise SourceRefused(f"{where!r} can't be read: {error.strerror}") from error
     except ValueError as error:
         raise SourceRefused(f"{where!r} is not a readable GeoTIFF: {error}") from None
-    if int(picture.block_shape[0]) * picture.block_shape[1] * picture.block_shape[2] > MAX_BLOCKS:
-        raise SourceRefused(f"{where!r} is cut in too many blocks (more than {MAX_BLOCKS}); rewrite it as a COG")
-    check_limits(where, picture.samples, picture.width * picture.height, picture.block_bytes)
-    return picture
+    _check_directories(where, directories)
+    return directories[0]
+
+
+def _check_directories(name: str, directories: list[Directory]) -> None:
+    """The limits of the picture, its overviews and its masks; other pages are never read."""
+    for i, directory in enumerate(directories):
+        if i == 0 or directory.subfile:
+            check_limits(name, directory.samples, directory.width * directory.height, directory.block_bytes)
+            planes, rows, cols = directory.block_shape
+            if planes * rows * cols > MAX_BLOCKS:
+                raise SourceRefused(f"{name!r} is cut in more than {MAX_BLOCKS} blocks; rewrite it: {_REWRITE}")
 
 
 def check_limits(name: str, bands: int, pixels: int, block_bytes: int) -> None:
@@ -124,7 +135,7 @@ def check_limits(name: str, bands: int, pixels: int, block_bytes: int) -> None:
     if block_bytes > MAX_FILE_BLOCK_BYTES:
         raise SourceRefused(
             f"{name!r} is stored in blocks of {block_bytes >> 20} MB, the limit is {MAX_FILE_BLOCK_BYTES >> 20} MB; "
-            "rewrite it: gdal_translate -of COG in.tif out.tif"
+            f"rewrite it: {_REWRITE}"
         )
 
 
@@ -141,17 +152,19 @@ def _sidecars(path: str, depth: int = 2) -> Iterator[str]:
 
 
 def _is_harmless(sidecar: str) -> bool:
-    """A TIFF, or a text that places the picture; all else (a VRT that is called .msk) could open other files."""
+    """A TIFF within limits, or a text that places the picture; all else could make GDAL open other files."""
     try:
         if not stat.S_ISREG(os.stat(sidecar).st_mode):
             return False
-        with open(sidecar, "rb") as file:
-            head = file.read(16)
-    except OSError:
+        if sidecar.endswith(_WORLD_FILES):
+            return True
+        if sidecar.lower().endswith(".aux"):
+            with open(sidecar, "rb") as file:
+                return file.read(4) != b"EHFA"  # only GDAL's own kind of .aux is opened
+        _check_directories(sidecar, read_directories(sidecar))
+    except (OSError, ValueError, SourceRefused):
         return False
-    if sidecar.lower().endswith(".aux"):
-        return not head.startswith(b"EHFA")
-    return sidecar.endswith(_WORLD_FILES) or head[:4] in MAGIC
+    return True
 
 
 def _file_digest(path: str) -> str:

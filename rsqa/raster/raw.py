@@ -17,7 +17,7 @@ from rasterio.io import DatasetReader
 
 from rsqa.errors import SourceChanged
 from rsqa.raster.grid import Window
-from rsqa.raster.source import RasterSource
+from rsqa.raster.source import GDAL_ERRORS, RasterSource
 from rsqa.raster.tiff import BlockTable, read_block_table, read_directories
 
 MAX_HANDLES = 4
@@ -48,7 +48,11 @@ class _Handles(threading.local):
             overview = source.level(factor).overview
             driver = "VRT" if source.path.lower().endswith(".vrt") else "GTiff"
             level = {} if overview is None else {"overview_level": overview}
-            self.opened[key] = rasterio.open(source.path, driver=driver, **level), state
+            try:
+                self.opened[key] = rasterio.open(source.path, driver=driver, **level), state
+            except GDAL_ERRORS as error:
+                reason = " ".join(str(error).split())
+                raise SourceChanged(f"{source.name!r} can no longer be opened: {reason}") from error
             if len(self.opened) > MAX_HANDLES:
                 self.opened.popitem(last=False)[1][0].close()
         self.opened.move_to_end(key)
@@ -86,7 +90,7 @@ def reopen(source: RasterSource) -> None:
 def read_raw(source: RasterSource, window: Window, factor: int) -> RawPixels:
     """Read a window, in pixels of the level `factor`. Call it inside rasterio.Env(**gdal_env(...)).
 
-    Raises what rasterio raises when a file block can't be decoded, SourceChanged when the file was replaced.
+    Raises what rasterio raises when a file block can't be decoded, SourceChanged when the file is another one or gone.
     """
     dataset = _HANDLES.get(source, factor)
     area = rasterio.windows.Window(window.col, window.row, window.width, window.height)  # columns first

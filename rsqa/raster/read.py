@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
@@ -63,7 +64,7 @@ def read_block(source: RasterSource, grid: TileGrid, block: Block, stretch: Stre
     """Read one block of the grid of level `factor` (see level_grid).
 
     A file block that can't be decoded costs the tiles whose windows touch it: they get an error, the others are read.
-    Raises SourceChanged when the file was replaced or written to.
+    Raises SourceChanged when the file was replaced, written to or is gone.
     """
     started = perf_counter()
     table = block_table(source, factor)
@@ -73,14 +74,12 @@ def read_block(source: RasterSource, grid: TileGrid, block: Block, stretch: Stre
         if source.palette:
             sheet.colours = palette(source)
         try:
-            raw = _read(source, table, window, factor)
-            for i in range(len(sheet.tiles)):
-                sheet.put(i, raw, window)
+            sheet.put(range(len(sheet.tiles)), _read(source, table, window, factor), window)
         except GDAL_ERRORS:
             reopen(source)
             for i, tile in enumerate(sheet.tiles):
                 try:
-                    sheet.put(i, _read(source, table, tile.window, factor), tile.window)
+                    sheet.put([i], _read(source, table, tile.window, factor), tile.window)
                 except GDAL_ERRORS:
                     sheet.fail(i)
     if table is not None:
@@ -119,15 +118,15 @@ class _Sheet:
         """Of each window: (h, w), or one word for all of it."""
         self.error = np.full(n, None, dtype=object)
         self.bytes_read = 0
-        self._counted: RawPixels | None = None
 
-    def put(self, i: int, raw: RawPixels | None, origin: Window) -> None:
-        """Cut tile i out of what was read for `origin`."""
-        if raw is None:
-            return
-        if raw is not self._counted:
-            self._counted = raw
+    def put(self, tiles: Iterable[int], raw: RawPixels | None, origin: Window) -> None:
+        """Cut tiles out of what was read for `origin`; None = nothing is there."""
+        if raw is not None:
             self.bytes_read += raw.pixels.nbytes
+            for i in tiles:
+                self._cut(i, raw, origin)
+
+    def _cut(self, i: int, raw: RawPixels, origin: Window) -> None:
         window = self.tiles[i].window
         rows, cols = window.within(origin).slices
         pixels = raw.pixels[:, rows, cols]

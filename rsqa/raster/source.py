@@ -13,7 +13,6 @@ from math import isfinite
 from typing import Any, Literal
 
 import numpy as np
-import pyproj.exceptions
 import rasterio
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
@@ -24,7 +23,7 @@ from rasterio.io import DatasetReader
 from rsqa.errors import InputError, SourceChanged, SourceRefused, UsageError
 from rsqa.raster.bands import band_name, choose_bands
 from rsqa.raster.grid import Layout, Window
-from rsqa.raster.ground import Transform, ground_gsd
+from rsqa.raster.ground import Transform, place
 from rsqa.raster.opening import Opening, check_limits, inspect
 from rsqa.raster.tiff import read_block_table
 
@@ -178,7 +177,7 @@ def open_source(path: str, *, name: str, bands: tuple[str, ...] | None = None) -
             with rasterio.open(opening.path, driver=opening.driver) as dataset:
                 return _describe(dataset, opening, name, bands)
     except GDAL_ERRORS as error:
-        raise SourceRefused(f"{name!r} can't be opened: {_one_line(error)}") from error
+        raise SourceRefused(f"{name!r} can't be opened: {' '.join(str(error).split())}") from error
 
 
 def check_unchanged(source: RasterSource) -> None:
@@ -196,7 +195,7 @@ def check_unchanged(source: RasterSource) -> None:
 
 def _describe(dataset: DatasetReader, opening: Opening, name: str, wanted: tuple[str, ...] | None) -> RasterSource:
     dtype = _checked_dtype(dataset, name)
-    crs_wkt, transform, gsd_m = _placed(dataset, name)
+    crs_wkt, transform, gsd_m = place(dataset, name)
     colours = [colour.name for colour in dataset.colorinterp]
     try:
         bands = choose_bands(colours, dataset.descriptions, wanted)
@@ -239,34 +238,6 @@ def _checked_dtype(dataset: DatasetReader, name: str) -> str:
     return str(dtype)
 
 
-def _placed(dataset: DatasetReader, name: str) -> tuple[str, Transform, float]:
-    """(WKT of the CRS, transform, metres per pixel); SourceRefused with the command that gives it a place."""
-    if dataset.crs is None or not dataset.crs.to_wkt():
-        if dataset.gcps[0]:
-            mend = "it has ground control points only: gdalwarp -tps in.tif out.tif"
-        elif dataset.rpcs:
-            mend = "it has RPCs only: gdalwarp -rpc in.tif out.tif"
-        else:
-            mend = f"it has no CRS: gdal_edit.py -a_srs EPSG:… {name} (and -a_ullr if it has no corners either)"
-        raise SourceRefused(f"{name!r} can't be placed on the ground; {mend}")
-    a, b, c, d, e, f = (float(value) for value in tuple(dataset.transform)[:6])
-    if dataset.transform.is_identity or not all(map(isfinite, (a, b, c, d, e, f))) or a * e == b * d:
-        mend = "gdalwarp -tps in.tif out.tif" if dataset.gcps[0] else f"gdal_edit.py -a_ullr ulx uly lrx lry {name}"
-        raise SourceRefused(
-            f"{name!r} can't be placed on the ground; its CRS is known, but its transform {(a, b, c, d, e, f)} "
-            f"places nothing: {mend}"
-        )
-    wkt = dataset.crs.to_wkt()
-    try:
-        gsd_m = ground_gsd(wkt, (a, b, c, d, e, f), dataset.width, dataset.height)
-    except pyproj.exceptions.CRSError as error:
-        raise SourceRefused(
-            f"{name!r} can't be placed on the ground; its CRS is not understood ({_one_line(error)}): "
-            f"gdal_edit.py -a_srs EPSG:… {name}"
-        ) from error
-    return wkt, (a, b, c, d, e, f), gsd_m
-
-
 def _validity(
     dataset: DatasetReader, bands: tuple[int, ...], dtype: str, name: str
 ) -> tuple[MaskKind, int | None, float | None]:
@@ -278,7 +249,7 @@ def _validity(
     if MaskFlags.nodata in flags:
         values = {repr(dataset.nodatavals[band - 1]) for band in bands}
         if len(values) > 1:
-            raise SourceRefused(f"{name!r} has another nodata value in each band: gdal_edit.py -a_nodata VALUE {name}")
+            raise SourceRefused(f"{name!r} has a nodata value per band: gdal_edit.py -a_nodata VALUE {name!r}")
         nodata = float(dataset.nodatavals[bands[0] - 1])
         return ("nodata", None, nodata) if _holds(dtype, nodata) else ("none", None, None)
     return ("mask" if MaskFlags.per_dataset in flags else "none"), None, None
@@ -297,11 +268,7 @@ def _levels(dataset: DatasetReader, opening: Opening) -> tuple[Level, ...]:
     levels = [Level(1, None, dataset.height, dataset.width, _layout(dataset))]
     for index in range(len(dataset.overviews(1))):
         with rasterio.open(opening.path, driver=opening.driver, overview_level=index) as overview:
-            factor = (
-                round(dataset.width / overview.width)
-                if dataset.width >= dataset.height
-                else round(dataset.height / overview.height)
-            )
+            factor = round(max(dataset.shape) / max(overview.shape))
             exact = overview.shape == (-(-dataset.height // factor), -(-dataset.width // factor))
             if exact and factor > levels[-1].factor and overview.count == dataset.count:
                 levels.append(Level(factor, index, overview.height, overview.width, _layout(overview)))
@@ -357,10 +324,6 @@ def _block_facts(opening: Opening) -> BlockFacts | None:
         return None
     counts = (int(np.count_nonzero(flags)) for flags in (table.past_end, table.sparse, table.odd))
     return BlockFacts(table.offsets.size, *counts)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def damage(source: RasterSource) -> str | None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pyarrow.dataset as ds
 import rasterio
+from affine import Affine
 from rasterio.enums import Resampling
-from rasterio.transform import from_origin
 from rasterio.windows import Window
 
 from rsqa.errors import OutputError
@@ -126,7 +126,7 @@ def run_demo(
 def write_mosaic(path: Path, scene: Scene) -> None:
     """Write the scene as a tiled GeoTIFF with overviews; the same scene gives the same bytes."""
     _, height, width = scene.pixels.shape
-    transform = from_origin(_WEST_M, _SOUTH_M + height * scene.gsd_m, scene.gsd_m, scene.gsd_m)
+    transform = Affine(scene.gsd_m, 0, _WEST_M, 0, -scene.gsd_m, _SOUTH_M + height * scene.gsd_m)
     with rasterio.open(
         path, "w", driver="GTiff", width=width, height=height, count=3, dtype="uint8", crs=_CRS, transform=transform,
         tiled=True, blockxsize=_BLOCK_PX, blockysize=_BLOCK_PX, compress="jpeg", jpeg_quality=92, photometric="ycbcr",

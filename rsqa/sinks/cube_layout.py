@@ -95,12 +95,12 @@ def _add_layer(
 def _add_array(
     group: zarr.Group, name: str, dims: tuple[str, ...], attributes: dict[str, Any], **options: Any
 ) -> zarr.Array[Any]:
-    """Add an array packed with deflate, which every GDAL can read."""
     if group.metadata.zarr_format == 2:
         attributes = {"_ARRAY_DIMENSIONS": list(dims), **attributes}
-        options["compressors"] = {"id": "zlib", "level": 6}
-    else:
-        options |= {"dimension_names": dims, "compressors": {"name": "gzip", "configuration": {"level": 6}}}
+        options["compressors"] = {"id": "zlib", "level": 6}  # the codec that every GDAL has
+    else:  # gzip, zlib's form there, would write the time of day into each chunk
+        zstd = {"name": "zstd", "configuration": {"level": 6, "checksum": True}}
+        options |= {"dimension_names": dims, "compressors": zstd}
     return group.create_array(name, attributes=attributes, **options)
 
 

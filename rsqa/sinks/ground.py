@@ -127,7 +127,7 @@ def _split(ring: NDArray[np.float64]) -> shapely.Geometry | None:
         piece = shapely.intersection(shape, shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90))
         moved = shapely.transform(piece, lambda points, turn=turn: points - (360 * turn, 0))
         pieces += [part for part in shapely.get_parts(moved) if part.geom_type == "Polygon"]
-    return pieces[0] if len(pieces) == 1 else shapely.multipolygons(pieces)
+    return shapely.union_all(pieces)  # those of a full circle touch where it began
 
 
 def _without_poles(ring: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -57,9 +57,18 @@ SCHEMA = pa.schema(
 
 
 def open_writer(where: str | Path | pa.NativeFile, compression_level: int) -> pq.ParquetWriter:
-    """A writer of `SCHEMA` with zstd and page checksums; give it `file_keys` before it closes."""
+    """A writer of `SCHEMA` with zstd and page checksums; give it `file_keys` before it closes.
+
+    Without a stored Arrow schema, which our plain types don't need: pyarrow hides the footer's keys behind it, and
+    geopandas then finds no `geo` in a folder of files.
+    """
     return pq.ParquetWriter(
-        where, SCHEMA, compression="zstd", compression_level=compression_level, write_page_checksum=True
+        where,
+        SCHEMA,
+        compression="zstd",
+        compression_level=compression_level,
+        write_page_checksum=True,
+        store_schema=False,
     )
 
 

@@ -77,13 +77,23 @@ class PictureSet:
         return cls(name, tuple(pictures), PresenceRates.balanced([facts_in(p, None) for p in pictures]))
 
 
-def read_parquet(data: Path, name: str, part: Part) -> list[Picture]:
-    """Decode the rows of `{name}.parquet` that belong to a part."""
+def read_rows(data: Path, name: str) -> list[dict[str, Any]]:
+    """All rows of `{name}.parquet`. Raises SourceMissing."""
     path = data / f"{name}.parquet"
     if not path.is_file():
         raise SourceMissing(f"no {path.name} in the data folder; --data must name the folder of {', '.join(FILES)}.parquet")
     rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    return [picture_of(name, row) for row in rows if part_of(row["id"]) == part]
+    return rows
+
+
+def ucm_labels(data: Path) -> dict[str, frozenset[str]]:
+    """Picture id -> its labels out of the 17."""
+    return {row["id"]: frozenset(row["labels"]) for row in read_rows(data, "ucm")}
+
+
+def read_parquet(data: Path, name: str, part: Part) -> list[Picture]:
+    """Decode the rows of `{name}.parquet` that belong to a part."""
+    return [picture_of(name, row) for row in read_rows(data, name) if part_of(row["id"]) == part]
 
 
 def picture_of(source: str, row: dict[str, Any]) -> Picture:
@@ -272,9 +282,9 @@ class Batches:
         self.end = int(tokenizer.convert_tokens_to_ids("<|im_end|>"))
         self.encode = lru_cache(maxsize=200_000)(lambda text: tokenizer.encode(text, add_special_tokens=False))
 
-    def train(self, seed: int, step: int, size: int, crop_min: float, jitter: float, blend: float) -> Batch:
-        """The batch of one step: random pictures, views and questions."""
-        rng = np.random.default_rng([seed, step])
+    def train(self, seed: tuple[int, ...], size: int, crop_min: float, jitter: float, blend: float) -> Batch:
+        """The batch that `seed` (recipe, step, process) stands for: random pictures, views and questions."""
+        rng = np.random.default_rng(seed)
         chips, turns = [], []
         for which in rng.choice(len(self.sets), size=size, p=self.shares):
             source = self.sets[which]

@@ -180,21 +180,23 @@ def train(
     if checkpoint.checkpoints(out) and not resume:
         raise OutputError(f"{out.name} holds a run already; continue it with --resume or name another --out")
     out.mkdir(parents=True, exist_ok=True)
-    sets, held = load_sets(recipe, data, out, echo)
-    tokenizer = own_tokenizer(recipe, sets, out)
+    accelerator = Accelerator(mixed_precision="bf16" if recipe.bf16 else "no")
+    main, rank, ranks = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
+    with accelerator.main_process_first():
+        sets, held = load_sets(recipe, data, out, echo if main else _silent)
+        tokenizer = own_tokenizer(recipe, sets, out)
     model = initial_model(recipe, tokenizer)
-    answers = PackedAnswers(model, tokenizer)
+    single = PackedAnswers(model, tokenizer)
     shares = [getattr(recipe, s.name) for s in sets]
     batches = Batches(sets, shares, tokenizer, Asker(NANO_STYLE), recipe.side_px, recipe.suffix_tokens)
     optimizer = torch.optim.AdamW(parameter_groups(model, recipe), betas=(0.9, 0.98), fused=True)
     begun = checkpoint.restore(out, model, optimizer) if resume else Progress(0, 0.0)
 
-    accelerator = Accelerator(mixed_precision="bf16" if recipe.bf16 else "no")
-    answers, optimizer = accelerator.prepare(answers, optimizer)
-    log = (out / "log.jsonl").open("a", encoding="utf-8")
+    answers, optimizer = accelerator.prepare(single, optimizer)
+    log = Log(out / "log.jsonl", echo) if main else None
     started, losses = time.monotonic() - begun.seconds, []
     for step in range(begun.step, recipe.steps):
-        batch = batches.train(recipe.seed, step, recipe.batch, recipe.crop_min, recipe.jitter, recipe.blend)
+        batch = batches.train((recipe.seed, step, rank), recipe.batch // ranks, recipe.crop_min, recipe.jitter, recipe.blend)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * learning_rate(step, recipe)
         with Float32Attention() if accelerator.device.type == "cpu" else nullcontext():
@@ -208,18 +210,19 @@ def train(
         done, seconds = step + 1, time.monotonic() - started
         if not np.isfinite(losses[-1]):
             raise ModelError(f"loss is {losses[-1]} at step {done}; resume with a lower rate, the last checkpoint is kept")
+        if log is None:
+            continue
         if done % recipe.log_every == 0:
             rate = recipe.batch * (done - begun.step) / (seconds - begun.seconds)
             left = (recipe.steps - done) * recipe.batch / rate
-            line = {"step": done, "loss": float(np.mean(losses)), "norm": float(norm), "pictures_per_s": rate, "left_s": left}
-            _write(log, echo, line)
+            log.write(step=done, loss=float(np.mean(losses)), norm=float(norm), pictures_per_s=rate, left_s=left)
             losses.clear()
         if done % recipe.eval_every == 0 or done == recipe.steps:
-            _write(log, echo, {"step": done, "validation": validate(answers, batches, held, recipe.eval_pictures)})
+            log.write(step=done, validation=validate(single, batches, held, recipe.eval_pictures))
         if done % recipe.save_every == 0 or done == recipe.steps:
             checkpoint.save(out, model, optimizer, Progress(done, seconds))
             checkpoint.export(out / "model", model, tokenizer, nano_card(recipe, sum(p.numel() for p in model.parameters())))
-    log.close()
+    accelerator.wait_for_everyone()
     return out / "model"
 
 
@@ -240,8 +243,19 @@ def initial_model(recipe: Recipe, tokenizer: Any) -> Qwen2VLForConditionalGenera
     return new_model(recipe, tokenizer)
 
 
-def _write(log: Any, echo: Callable[[str], None], line: dict[str, Any]) -> None:
-    text = json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in line.items()})
-    log.write(text + "\n")
-    log.flush()
-    echo(text)
+class Log:
+    """JSON lines, to a file and to the one who watches."""
+
+    def __init__(self, path: Path, echo: Callable[[str], None]) -> None:
+        self._path, self._echo = path, echo
+
+    def write(self, **line: Any) -> None:
+        """Append one line; numbers are rounded for reading."""
+        text = json.dumps({key: round(value, 5) if isinstance(value, float) else value for key, value in line.items()})
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+        self._echo(text)
+
+
+def _silent(line: str) -> None:
+    """For all processes but the first."""

@@ -16,7 +16,9 @@ from rsqa.errors import ExitCode, InputError, OutputError, OutputLocked, Questio
 @given(st.text())
 def test_nothing_a_terminal_obeys_gets_through(text):
     shown = plain(text)
-    assert shown.isprintable() or not any(ord(c) < 32 or 127 <= ord(c) < 160 or 0x202A <= ord(c) <= 0x202E for c in shown)
+    assert shown.isprintable() or not any(
+        ord(c) < 32 or 127 <= ord(c) < 160 or 0x202A <= ord(c) <= 0x202E for c in shown
+    )
     assert len(shown) == len(text)
 
 
@@ -43,7 +45,7 @@ def test_messages_are_single_lines_with_their_level(capsys):
     log.info("all well\x1b[2J")
     log.warning("take\ncare")
     log.debug("not shown")
-    assert capsys.readouterr() == ("", "rsqa: all well [2J\nrsqa: warning: take care\n")
+    assert capsys.readouterr() == ("", "all well [2J\nrsqa: warning: take care\n")
 
 
 def test_quiet_keeps_errors(capsys):

@@ -68,7 +68,7 @@ class Oracle:
         return np.array([[self.option_logprob(chip, question, o) for o in question.options] for chip in chips])
 
     def generate(self, chip, question):
-        """-> ids of the greedy reply, the end token included."""
+        """-> ids of the greedy reply, the end token included, and their mean log-probability."""
         before = self.ids(self.conversation(question, self.pixels(chip)["image_grid_thw"][0]))
         self.network.model.rope_deltas = None
         with torch.no_grad():
@@ -82,5 +82,9 @@ class Oracle:
                 top_k=None,
                 repetition_penalty=1.0,
                 eos_token_id=[self.tokenizer.token_to_id("<|im_end|>"), self.tokenizer.token_to_id("<|endoftext|>")],
+                return_dict_in_generate=True,
+                output_logits=True,
             )
-        return out[0, len(before) :].tolist()
+        ids = out.sequences[0, len(before) :].tolist()
+        steps = torch.stack([step[0].float().log_softmax(-1) for step in out.logits])
+        return ids, float(steps[torch.arange(len(ids)), torch.tensor(ids)].mean())

@@ -14,23 +14,26 @@ from rsqa.tasks.prompts import PromptStyle
 from rsqa.tasks.question import COUNTS, YES_NO, Question
 from rsqa.testing import EngineContract
 
-DIRECT = ModelCard("direct", "Random", PromptStyle(), "Apache-2.0", max_new_tokens=12)
+DIRECT = ModelCard("direct", "Random", PromptStyle(system="Look."), "Apache-2.0", max_new_tokens=12)
 TINYRS = replace(CARDS["tinyrs"], max_new_tokens=12)
+LETTERS = tuple("ABCDEFGHJK")
 QUESTIONS = (
     Question("water", "Is there water?", "yesno", YES_NO),
     Question("scene", "Is it rural or urban?", "choice", ("rural", "urban")),
     Question("label", "Which is it?", "choice", ("forest", "for", "dense forest", "water")),
     Question("words", "Describe the scene.", "open"),
+    Question("letter", "Which?", "choice", LETTERS),
     Question("ships", "How many ships are there?", "count", (*COUNTS[:12], COUNTS[-1])),
 )
+LETTER = QUESTIONS[4]
 CLOSED = tuple(q for q in QUESTIONS if q.closed)
 
 
 def tiles(n, height, width, seed=0):
-    """Noise over a colour, so that tiles differ in the whole and in detail."""
+    """Coarse random colours with noise, so that tiles differ in the whole and in detail."""
     rng = np.random.default_rng(seed)
-    noise, colour = rng.integers(0, 256, (n, 3, height, width)), rng.integers(0, 256, (n, 3, 1, 1))
-    return ((noise + 3 * colour) // 4).astype(np.uint8)
+    coarse = rng.integers(0, 256, (n, 3, 5, 5)).repeat(-(-height // 5), 2).repeat(-(-width // 5), 3)
+    return np.clip(coarse[:, :, :height, :width] + rng.integers(-20, 20, (n, 3, height, width)), 0, 255).astype(np.uint8)
 
 
 def engine_of(folder, card, dtype="float32"):
@@ -41,7 +44,7 @@ def shares(logprob):
     return np.exp(logprob - np.logaddexp.reduce(logprob, axis=1, keepdims=True))
 
 
-@pytest.fixture(params=["seed 0", "seed 1"])
+@pytest.fixture(params=["seed 2", "seed 3"])
 def pair(request, random_folder):
     """An engine and its oracle."""
     folder = random_folder(int(request.param.split()[1]))
@@ -49,7 +52,7 @@ def pair(request, random_folder):
 
 
 class TestContract(EngineContract):
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def engine(self, random_folder):
         return engine_of(random_folder(0), DIRECT)
 
@@ -57,28 +60,26 @@ class TestContract(EngineContract):
 @pytest.mark.parametrize(("shape", "batch"), [((112, 112), 1), ((84, 112), 4), ((140, 56), 3)])
 def test_closed_questions_equal_the_teacher_forced_reference(pair, shape, batch):
     engine, oracle = pair
-    chips = tiles(6, *shape)
+    chips = tiles(5, *shape)
     replies = engine.prepare(QUESTIONS, shape, batch).answer(chips)
     said = {q.id: r.option_logprob for q, r in zip(QUESTIONS, replies, strict=True)}
-    for question in CLOSED[:3]:
+    for question in (*CLOSED[:3], LETTER):
         expected = oracle.option_logprobs(chips, question)
-        np.testing.assert_allclose(said[question.id], expected, rtol=0, atol=2e-4)
+        np.testing.assert_allclose(said[question.id], expected, rtol=0, atol=1e-4)
         np.testing.assert_allclose(shares(said[question.id]), shares(expected), rtol=0, atol=1e-5)
         np.testing.assert_allclose(np.exp(said[question.id]), np.exp(expected), rtol=0, atol=1e-5)
     expected = np.array([[oracle.option_logprob(chips[0], QUESTIONS[-1], o) for o in QUESTIONS[-1].options]])
-    np.testing.assert_allclose(said["ships"][:1], expected, rtol=0, atol=2e-4)
+    np.testing.assert_allclose(said["ships"][:1], expected, rtol=0, atol=1e-4)
 
 
 def test_the_reference_tells_tiles_apart(pair):
     """Else agreement would mean nothing."""
     _, oracle = pair
-    chips = tiles(8, 84, 84)
-    scores = np.array([oracle.option_logprobs(chips, question) for question in CLOSED[:3]], dtype=object)
-    replies = {tuple(row.argmax() for row in tile) for tile in zip(*scores, strict=True)}
-    values = {tuple(np.round(np.concatenate(tile), 3)) for tile in zip(*scores, strict=True)}
-    assert len(values) == 8
-    assert len(replies) >= 2
-    assert len({tuple(oracle.generate(chip, QUESTIONS[3])) for chip in chips}) >= 5
+    chips = tiles(12, 84, 84)
+    closed = (LETTER, Question("other", "Other?", "choice", LETTERS), CLOSED[2])
+    values = np.stack([oracle.option_logprobs(chips, question).argmax(axis=1) for question in closed], axis=1)
+    assert len(np.unique(values, axis=0)) >= 5
+    assert len({tuple(oracle.generate(chip, QUESTIONS[3])[0]) for chip in chips}) >= 5
 
 
 def test_tinyrs_sums_over_both_ways_to_end_an_answer(random_folder):
@@ -86,18 +87,18 @@ def test_tinyrs_sums_over_both_ways_to_end_an_answer(random_folder):
     chips = tiles(3, 84, 84)
     replies = engine.prepare(CLOSED, (84, 84), 4).answer(chips)
     for question, reply in zip(CLOSED[:3], replies, strict=False):
-        np.testing.assert_allclose(reply.option_logprob, oracle.option_logprobs(chips, question), rtol=0, atol=2e-4)
+        np.testing.assert_allclose(reply.option_logprob, oracle.option_logprobs(chips, question), rtol=0, atol=1e-4)
 
 
 def test_questions_in_any_order_and_company(pair):
     engine, _ = pair
     chips = tiles(5, 84, 84)
     together = engine.prepare(QUESTIONS, (84, 84), 4).answer(chips)
-    for order in ([4, 2, 0, 3, 1], [1], [3, 0]):
+    for order in ([5, 4, 2, 0, 3, 1], [1], [3, 0]):
         replies = engine.prepare([QUESTIONS[i] for i in order], (84, 84), 2).answer(chips)
         for i, reply in zip(order, replies, strict=True):
             if QUESTIONS[i].closed:
-                np.testing.assert_allclose(reply.option_logprob, together[i].option_logprob, rtol=0, atol=2e-4)
+                np.testing.assert_allclose(reply.option_logprob, together[i].option_logprob, rtol=0, atol=1e-4)
             else:
                 assert reply.text.tolist() == together[i].text.tolist()
 
@@ -109,7 +110,7 @@ def test_swapping_tiles_swaps_answers(pair):
     straight, swapped = session.answer(chips), session.answer(chips[[0, 3, 2, 1, 4]])
     for question, a, b in zip(QUESTIONS, straight, swapped, strict=True):
         if question.closed:
-            np.testing.assert_allclose(a.option_logprob[[0, 3, 2, 1, 4]], b.option_logprob, rtol=0, atol=2e-4)
+            np.testing.assert_allclose(a.option_logprob[[0, 3, 2, 1, 4]], b.option_logprob, rtol=0, atol=1e-4)
             assert np.abs(a.option_logprob[1] - a.option_logprob[3]).max() > 0.01
         else:
             assert a.text[[0, 3, 2, 1, 4]].tolist() == b.text.tolist()
@@ -120,12 +121,9 @@ def test_open_questions_equal_greedy_generate(pair):
     engine, oracle = pair
     chips = tiles(7, 84, 112)
     (reply,) = engine.prepare(QUESTIONS[3:4], (84, 112), 4).answer(chips)
-    expected = [oracle.generate(chip, QUESTIONS[3]) for chip in chips]
+    expected, means = zip(*(oracle.generate(chip, QUESTIONS[3]) for chip in chips), strict=True)
     assert reply.text.tolist() == [oracle.tokenizer.decode(ids) for ids in expected]
-    ends = engine.words.stops
-    assert reply.finished.tolist() == [ids[-1] in ends for ids in expected]
-    before = oracle.ids(oracle.conversation(QUESTIONS[3], oracle.pixels(chips[0])["image_grid_thw"][0]))
-    means = [oracle.path_logprob(chip, before, ids) / len(ids) for chip, ids in zip(chips, expected, strict=True)]
+    assert reply.finished.tolist() == [ids[-1] in engine.words.stops for ids in expected]
     np.testing.assert_allclose(reply.token_logprob, means, atol=1e-4)
 
 
@@ -135,7 +133,7 @@ def test_rows_end_on_their_own(random_folder):
     engine, oracle = engine_of(random_folder(0), card), Oracle(random_folder(0), card)
     chips = tiles(6, 56, 56)
     (reply,) = engine.prepare(QUESTIONS[3:4], (56, 56), 8).answer(chips)
-    expected = [oracle.generate(chip, QUESTIONS[3]) for chip in chips]
+    expected = [oracle.generate(chip, QUESTIONS[3])[0] for chip in chips]
     assert len({len(ids) for ids in expected}) > 2
     assert reply.text.tolist() == [oracle.tokenizer.decode(ids) for ids in expected]
 
@@ -161,7 +159,7 @@ def test_a_list_too_long_for_one_group_is_cut(random_folder, monkeypatch):
     cut = engine.prepare(CLOSED, (56, 56), 4)
     assert len(cut._groups) > len(whole._groups) + 1
     for a, b in zip(cut.answer(chips), expected, strict=True):
-        np.testing.assert_allclose(a.option_logprob, b.option_logprob, rtol=0, atol=2e-4)
+        np.testing.assert_allclose(a.option_logprob, b.option_logprob, rtol=0, atol=1e-4)
 
 
 def test_few_logits_at_once(random_folder, monkeypatch):
@@ -170,7 +168,7 @@ def test_few_logits_at_once(random_folder, monkeypatch):
     expected = session.answer(chips)
     monkeypatch.setattr("rsqa.engines.scoring.MAX_LOGITS", 1)
     for a, b in zip(session.answer(chips), expected, strict=True):
-        np.testing.assert_allclose(a.option_logprob, b.option_logprob, rtol=0, atol=2e-4)
+        np.testing.assert_allclose(a.option_logprob, b.option_logprob, rtol=0, atol=1e-4)
 
 
 def test_probabilities_of_all_continuations_sum_to_one(random_folder):

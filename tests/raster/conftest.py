@@ -1,5 +1,3 @@
-"""Rasters whose pixels hold their own row and column, so that every expected chip is computed."""
-
 from __future__ import annotations
 
 from pathlib import Path
@@ -9,19 +7,10 @@ import numpy as np
 import pytest
 import rasterio
 from hypothesis import settings
-from rasterio.transform import from_origin
+from truth_rasters import UTM
 
 settings.register_profile("raster", deadline=None, max_examples=50)
 settings.load_profile("raster")
-
-UTM = {"crs": "EPSG:32633", "transform": from_origin(500_000, 4_600_000, 1, 1)}
-TILED = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
-
-
-def places(height: int, width: int) -> np.ndarray:
-    """(3, H, W) uint8: each pixel tells its row and column, up to 4095."""
-    rows, cols = np.indices((height, width))
-    return np.stack([rows % 256, cols % 256, rows // 256 * 16 + cols // 256]).astype(np.uint8)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ def grids(draw):
 
 
 @st.composite
-def layouts(draw, side=st.integers(1, 100)):
+def layouts(draw, side):
     return Layout(draw(side), draw(side), draw(st.booleans()), draw(st.booleans()))
 
 
@@ -75,7 +75,7 @@ def test_nonsense_grid_cannot_be_built(sizes):
         TileGrid(*sizes)
 
 
-@given(grids(), layouts(), st.integers(1, 8), st.none() | st.integers(1, 50))
+@given(grids(), layouts(st.integers(1, 100)), st.integers(1, 8), st.none() | st.integers(1, 50))
 def test_every_tile_is_in_exactly_one_block(grid, layout, bytes_per_px, max_tiles):
     blocks = block_grid(grid, layout, bytes_per_px=bytes_per_px, max_tiles=max_tiles)
     tiles = [tile for block in blocks for tile in block.tiles()]

@@ -8,31 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from conftest import TILED, UTM, places
 from rasterio.enums import ColorInterp, Resampling
+from truth_rasters import TILED, UTM, places, read_all
 
 from rsqa.errors import SourceChanged
 from rsqa.raster.grid import TileGrid, block_grid
 from rsqa.raster.raw import block_table
-from rsqa.raster.read import choose_level, level_grid, read_block
+from rsqa.raster.read import choose_level, read_block
 from rsqa.raster.source import open_source
-from rsqa.raster.stretch import Stretch, fit_stretch
+from rsqa.raster.stretch import Stretch
 from rsqa.raster.tiff import read_block_table, read_directories
-
-
-def read_all(source, tile_px, *, overlap_px=0, stretch=None, factor=1, max_tiles=None):
-    """Every tile of a source: {(row, col): (pixels, valid, valid_frac, error)}, and the grid."""
-    grid = level_grid(source, tile_px, factor, overlap_px)
-    blocks = block_grid(grid, source.level(factor).layout, bytes_per_px=source.bytes_per_px, max_tiles=max_tiles)
-    stretch = stretch or fit_stretch([source])
-    found = {}
-    for block in blocks:
-        chips = read_block(source, grid, block, stretch, factor)
-        for i, (row, col) in enumerate(chips.tiles.tolist()):
-            valid = np.ones(chips.pixels.shape[2:], bool) if chips.valid is None else chips.valid[i]
-            found[row, col] = chips.pixels[i], valid, float(chips.valid_frac[i]), chips.error[i]
-    assert len(found) == len(grid)
-    return found, grid
 
 
 def assert_chips_equal(found, grid, truth):
@@ -441,6 +426,16 @@ def test_a_file_that_vanishes_is_noticed(write):
     source = open_source(path, name="a.tif")
     Path(path).unlink()
     with pytest.raises(SourceChanged, match="gone"):
+        read_all(source, 100)
+
+
+def test_a_file_that_can_no_longer_be_opened_is_noticed(write):
+    path = write(places(300, 300))
+    source = open_source(path, name="a.tif")
+    table_is_cached = block_table(source, 1)
+    assert table_is_cached is not None
+    Path(path).write_bytes(b"gone")
+    with pytest.raises(SourceChanged, match=r"a\.tif"):
         read_all(source, 100)
 
 

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from conftest import TILED, places
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from truth_rasters import TILED, places
 
 from rsqa.errors import UsageError
 from rsqa.raster.source import open_source

@@ -26,7 +26,10 @@ def wkt(epsg: int) -> str:
     return CRS.from_epsg(epsg).to_wkt("WKT1_GDAL")
 
 
-def source(name="dir/a b.tif", crs_wkt=None, transform=(2.0, 0, 500_000, 0, -2.0, 4_600_000), shape=(12, 9), tile_px=56):
+NORTH_UP = (2.0, 0, 500_000, 0, -2.0, 4_600_000)
+
+
+def source(name="dir/a b.tif", crs_wkt=None, transform=NORTH_UP, shape=(12, 9), tile_px=56):
     """A source of `shape` (rows, cols) of tiles, the last row and column 10 px short."""
     return TiledSource(
         name=name,

@@ -1,0 +1,197 @@
+"""The options of the commands, as types of their parameters: one sentence each, with unit and default."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(text: str) -> float:
+    """`2h`, `90m`, `1h30m` -> seconds."""
+    pieces = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if not pieces or "".join(number + unit for number, unit in pieces) != text:
+        raise typer.BadParameter(f"{text!r} is not a duration; write for example 90m, 2h or 1h30m")
+    return float(sum(float(number) * _UNITS_S[unit] for number, unit in pieces))
+
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(metavar="SOURCE", help="GeoTIFFs, COGs, named VRTs or GDAL /vsi paths.", show_default=False),
+]
+Questions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-q", "--question", metavar="TEXT", help="A question; may be given several times.", show_default=False
+    ),
+]
+QuestionFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Questions in a text, CSV or JSONL file.", show_default=False)
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Output folder; by default SOURCE.rsqa in this folder.", show_default=False),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show the plan, as rsqa plan does.")]
+
+_TILES = "Tiles and pixels"
+Bands = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST",
+        help="Bands shown as red, green, blue: numbers as 4,3,2 or colour names; by default read from the file.",
+        rich_help_panel=_TILES,
+        show_default=False,
+    ),
+]
+TilePx = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="PX",
+        help="Side of a tile in source pixels; multiples of 28 need no resize.",
+        rich_help_panel=_TILES,
+    ),
+]
+Gsd = Annotated[
+    float | None,
+    typer.Option(
+        metavar="METRES",
+        help="Ground metres per pixel to work at; by default the source's own.",
+        rich_help_panel=_TILES,
+        show_default=False,
+    ),
+]
+Scale = Annotated[
+    str,
+    typer.Option(
+        metavar="RULE",
+        help="How values become 8 bits: auto (uint8 as it is, others stretched once per collection) or LOW,HIGH.",
+        rich_help_panel=_TILES,
+    ),
+]
+MinValid = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        metavar="SHARE",
+        help="Least valid share of a tile for it to be asked, 0 to 1.",
+        rich_help_panel=_TILES,
+    ),
+]
+
+_MODEL = "Model"
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Folder, hub name or card name; by default the embedded tinyrs-nano.",
+        rich_help_panel=_MODEL,
+        show_default=False,
+    ),
+]
+Card = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Model card by name or JSON file, for a model that brings none.",
+        rich_help_panel=_MODEL,
+        show_default=False,
+    ),
+]
+Reasoning = Annotated[
+    bool | None,
+    typer.Option(
+        "--reasoning/--no-reasoning",
+        help="Let the model reason before it answers; by default what its card says.",
+        rich_help_panel=_MODEL,
+        show_default=False,
+    ),
+]
+
+_MACHINE = "Machine"
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Tiles through the model at once; by default from memory.",
+        rich_help_panel=_MACHINE,
+        show_default=False,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Worker processes, each with its own model; by default threads of this one.",
+        rich_help_panel=_MACHINE,
+        show_default=False,
+    ),
+]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.", rich_help_panel=_MACHINE)]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    typer.Option(
+        help="Precision; auto is float32 on a CPU and bfloat16 on a GPU.", rich_help_panel=_MACHINE, show_choices=True
+    ),
+]
+PartTiles = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Tiles per part, the unit of committing and resuming; by default about 15 s of work.",
+        rich_help_panel="Advanced",
+        show_default=False,
+    ),
+]
+
+_AGAIN = "Running again"
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Start anew in an output folder that holds another plan.", rich_help_panel=_AGAIN),
+]
+RetryErrors = Annotated[
+    bool, typer.Option("--retry-errors", help="Ask tiles again that failed in an earlier run.", rich_help_panel=_AGAIN)
+]
+AllowMixed = Annotated[
+    bool,
+    typer.Option(
+        "--allow-mixed",
+        help="Go on with a plan that was begun on another type of device; answers may differ slightly.",
+        rich_help_panel=_AGAIN,
+    ),
+]
+MaxDuration = Annotated[
+    float | None,
+    typer.Option(
+        parser=parse_duration,
+        metavar="TIME",
+        help="Stop cleanly after this time, as 90m or 2h, with exit code 10; run again to go on.",
+        rich_help_panel=_AGAIN,
+        show_default=False,
+    ),
+]
+
+_OUTPUT = "Output"
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_OUTPUT)]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", help="Print nothing unless something goes wrong.", rich_help_panel=_OUTPUT)
+]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Say more; show the traceback of a crash.", rich_help_panel=_OUTPUT)
+]
+LogFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Also append all messages, with UTC times, to this file.", rich_help_panel=_OUTPUT
+    ),
+]
+NoProgress = Annotated[bool, typer.Option("--no-progress", help="Show no progress.", rich_help_panel=_OUTPUT)]
