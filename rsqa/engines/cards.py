@@ -62,11 +62,11 @@ def _native_side(height: int, width: int) -> tuple[int, int]:
     unit = PIXELS_PER_TOKEN
     snapped = round(height / unit) * unit, round(width / unit) * unit
     if snapped[0] * snapped[1] > MAX_PIXELS:
-        scale = sqrt(MAX_PIXELS / (height * width))
-        return max(unit, floor(height * scale / unit) * unit), max(unit, floor(width * scale / unit) * unit)
+        shrink = sqrt(height * width / MAX_PIXELS)
+        return max(unit, floor(height / shrink / unit) * unit), max(unit, floor(width / shrink / unit) * unit)
     if snapped[0] * snapped[1] < MIN_PIXELS:
-        scale = sqrt(MIN_PIXELS / (height * width))
-        return ceil(height * scale / unit) * unit, ceil(width * scale / unit) * unit
+        grow = sqrt(MIN_PIXELS / (height * width))
+        return ceil(height * grow / unit) * unit, ceil(width * grow / unit) * unit
     return snapped
 
 

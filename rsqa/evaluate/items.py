@@ -15,27 +15,33 @@ from rsqa.scenes.scene import LABELS
 from rsqa.scenes.truth import truth
 from rsqa.tasks.question import COUNTS, YES_NO, Question
 from rsqa.train import words
-from rsqa.train.data import Part, Picture, read_parquet, read_rows, part_of
+from rsqa.train.data import Part, Picture, part_of, read_parquet, read_rows
 
 CLASS_TEXT = "What kind of scene is this?"
 SCENE_TILE_PX = 320
 SCENE_PX = 1280
-SCENES = 60
+SCENES = 40
 HELD_OUT_SEED = 1
 """Evaluation scenes have the seeds from here up, training scenes from a million."""
 
 LABEL_QUESTIONS = {
     "airplane": "Is there an airplane?", "bare-soil": "Is there bare soil?", "buildings": "Is there a building?",
-    "cars": "Is there a car?", "chaparral": "Is there chaparral?", "court": "Is there a court?", "dock": "Is there a dock?",
+    "cars": "Is there a car?", "chaparral": "Is there chaparral?", "court": "Is there a court?",
+    "dock": "Is there a dock?",
     "field": "Is there a field?", "grass": "Is there grass?", "mobile-home": "Is there a mobile home?",
     "pavement": "Is there pavement?", "sand": "Is there sand?", "sea": "Is there sea?", "ship": "Is there a ship?",
     "tanks": "Is there a storage tank?", "trees": "Is there a tree?", "water": "Is there water?",
 }  # fmt: skip
 SCENE_QUESTIONS = {
-    "field": "Is there a field?", "forest": "Is there a forest?", "water": "Is there water?", "road": "Is there a road?",
+    "field": "Is there a field?", "forest": "Is there a forest?", "water": "Is there water?",
+    "road": "Is there a road?",
     "building": "Is there a building?", "parking lot": "Is there a parking lot?", "ship": "Is there a ship?",
     "plane": "Is there a plane?", "storage tank": "Is there a storage tank?",
 }  # fmt: skip
+
+
+_KIND_SIGNS = {"theme": "theme", "location": "location", "count": "How many"}
+"""Kind of an RSIVQA question -> the words it is told by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,7 @@ class ItemSet:
 
 
 def label_presence(pictures: Sequence[Picture], labels: dict[str, frozenset[str]], seed: int = 0) -> ItemSet:
-    """`labels` picture id -> its labels. As many "no" as "yes" for each of the 17 labels, the more frequent drawn at random."""
+    """`labels` picture id -> its labels. As many "no" as "yes" for each of the 17 labels, drawn at random."""
     rng = np.random.default_rng(seed)
     items = []
     for number, (label, text) in enumerate(LABEL_QUESTIONS.items()):
@@ -76,8 +82,8 @@ def balanced(there: Sequence[bool | None], question: Question, rng: np.random.Ge
     yes = [chip for chip, known in enumerate(there) if known]
     no = [chip for chip, known in enumerate(there) if known is False]
     least = min(len(yes), len(no))
-    chosen = [(chip, answer) for side, answer in ((yes, "yes"), (no, "no")) for chip in rng.permutation(side)[:least].tolist()]
-    return [Item(int(chip), question, answer) for chip, answer in chosen]
+    sides = ((yes, "yes"), (no, "no"))
+    return [Item(int(chip), question, gold) for side, gold in sides for chip in rng.permutation(side)[:least]]
 
 
 def classes(name: str, pictures: Sequence[Picture]) -> ItemSet:
@@ -95,7 +101,7 @@ def human_questions(data: Path, part: Part) -> dict[str, ItemSet]:
     for chip, picture in enumerate(pictures):
         for pair in asked[picture.id]:
             text, gold = pair["question"], pair["answer"].strip().lower()
-            kind = "theme" if "theme" in text else "location" if "location" in text else "count" if "How many" in text else "yes/no"
+            kind = next((kind for kind, sign in _KIND_SIGNS.items() if sign in text), "yes/no")
             if kind == "count":
                 gold = words.number_in_digits(gold) or gold
             shape = {"yes/no": ("yesno", YES_NO), "count": ("count", COUNTS)}.get(kind, ("open", ()))

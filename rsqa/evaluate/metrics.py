@@ -46,7 +46,9 @@ def interval(right: NDArray[np.bool_], group: Sequence[str], seed: int = 0) -> t
     return float(low), float(high)
 
 
-def constant_accuracy(question: Sequence[str], gold: Sequence[str], fit_question: Sequence[str], fit_gold: Sequence[str]) -> float:
+def constant_accuracy(
+    question: Sequence[str], gold: Sequence[str], fit_question: Sequence[str], fit_gold: Sequence[str]
+) -> float:
     """Accuracy of always giving the answer that is most frequent for a question text where it was fitted."""
     counts: dict[str, dict[str, int]] = {}
     for text, answer in zip(fit_question, fit_gold, strict=True):

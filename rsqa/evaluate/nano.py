@@ -48,7 +48,9 @@ def evaluate(engine: Engine, data: Path) -> Report:
     scores = [
         score(engine, labels, labels, BARS["labels"]),
         *(score(engine, items, items, BARS[name]) for name, items in known.items()),
-        score(engine, fresh["held-out"], fresh["held-out"], BARS["scenes"], f"colour histogram probe {probed.mean():.3f}"),
+        score(
+            engine, fresh["held-out"], fresh["held-out"], BARS["scenes"], f"colour histogram probe {probed.mean():.3f}"
+        ),
         score(engine, fresh["train"], fresh["train"], None, "styles trained on, seeds not"),
         *(score(engine, human[kind], human_train[kind], None) for kind in human),
     ]

@@ -21,7 +21,7 @@ def histogram(chip: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def probe_hits(fit: ItemSet, test: ItemSet) -> NDArray[np.bool_]:
-    """Ridge regression of yes (+1) and no (-1) per question on `fit` -> (N,) whether it is right on the items of `test`."""
+    """Ridge regression of yes (+1) and no (-1) per question on `fit` -> (N,) hits on the items of `test`."""
     seen, new = _features(fit.chips), _features(test.chips)
     hits = np.zeros(len(test.items), dtype=np.bool_)
     for text in {item.question.text for item in test.items}:

@@ -17,6 +17,7 @@ from rsqa.raster.read import choose_level
 from rsqa.raster.source import RasterSource, expand, open_source
 from rsqa.raster.stretch import Stretch, fit_stretch, fixed_stretch
 from rsqa.run.plan import MOST_TILES, Plan, PlannedSource
+from rsqa.sinks.ground import common_crs
 from rsqa.tasks.prompts import DIRECT_SYSTEM, END
 from rsqa.tasks.question import Question
 
@@ -105,6 +106,7 @@ def draft(request: AskRequest) -> Draft:
             failed.append((name, error))
     if not opened:
         raise failed[0][1]
+    common_crs(planned.source.crs_wkt for planned in opened)  # refuses what no table could hold together
     return Draft(
         sources=tuple(opened),
         failed=tuple(failed),
@@ -155,7 +157,7 @@ def _misfits(sources: Sequence[PlannedSource], model: ModelRef) -> list[str]:
 
 
 def settle(request: AskRequest, drafted: Draft, stored: Plan | None) -> Plan:
-    """The plan of a draft. A resume measures nothing: sizes and stretch are those of the stored plan, if there is one."""
+    """The plan of a draft. A resume measures nothing: it takes sizes and stretch from the stored plan."""
     plan = Plan(
         sources=drafted.sources,
         questions=request.questions,

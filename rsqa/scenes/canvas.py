@@ -42,12 +42,9 @@ def fractal_noise(rng: np.random.Generator, exponent: float, smallest_px: float 
     row_freq = np.fft.fftfreq(NOISE_PX)[:, None].astype(np.float32)
     col_freq = np.fft.rfftfreq(NOISE_PX)[None, :].astype(np.float32)
     freq = np.hypot(row_freq, col_freq)
-    freq[0, 0] = np.inf
-    gain = freq**-exponent
-    if smallest_px > 0:
-        gain *= np.exp(-((freq * smallest_px) ** 2))
-    gain[~np.isfinite(freq)] = 0
-    return _periodic(rng, gain)
+    freq[0, 0] = np.inf  # no gain for the mean
+    fine = np.where(np.isfinite(freq), freq, 0) * np.float32(smallest_px)
+    return _periodic(rng, freq**-exponent * np.exp(-(fine**2)))
 
 
 def wave_noise(rng: np.random.Generator, wavelength_px: float, direction: float) -> Noise:
@@ -60,9 +57,9 @@ def wave_noise(rng: np.random.Generator, wavelength_px: float, direction: float)
     return _periodic(rng, gain)
 
 
-def _periodic(rng: np.random.Generator, gain: Floats) -> Noise:
+def _periodic(rng: np.random.Generator, gain: NDArray[np.floating]) -> Noise:
     white = np.fft.rfft2(rng.standard_normal((NOISE_PX, NOISE_PX), dtype=np.float32))
-    tile = np.fft.irfft2(white * gain, s=(NOISE_PX, NOISE_PX)).astype(np.float32)
+    tile = np.fft.irfft2(white * gain.astype(np.float32), s=(NOISE_PX, NOISE_PX)).astype(np.float32)
     tile -= tile.mean()
     tile /= tile.std()
     return Noise(np.tile(tile, (2, 2)))
@@ -82,11 +79,17 @@ class Warp:
 
     def plan_rows(self, cols: Floats) -> Floats:
         """What is added to the row at these columns."""
-        return (self.amplitude[0] * np.sin(self.frequency[0] * cols + self.phase[0])).astype(np.float32)
+        bend: Floats = np.float32(self.amplitude[0]) * np.sin(
+            np.float32(self.frequency[0]) * cols + np.float32(self.phase[0])
+        )
+        return bend
 
     def plan_cols(self, rows: Floats) -> Floats:
         """What is added to the column at these rows."""
-        return (self.amplitude[1] * np.sin(self.frequency[1] * rows + self.phase[1])).astype(np.float32)
+        bend: Floats = np.float32(self.amplitude[1]) * np.sin(
+            np.float32(self.frequency[1]) * rows + np.float32(self.phase[1])
+        )
+        return bend
 
     def to_pixels(self, points: Points) -> Points:
         """(N, 2) plan points -> (N, 2) pixels, by fixed-point iteration (the bend's slope is well below 1)."""
@@ -109,6 +112,8 @@ class Canvas:
     """(3, H, W)"""
     cover: NDArray[np.uint8]
     """(H, W)"""
+    shadow: NDArray[np.uint8]
+    """(H, W) shadows of standing things, 255 is full; kept apart because shadows that overlap are no darker."""
     gsd_m: float
 
     def region(self, points: Points, margin_px: float = 1.0) -> Region | None:
@@ -145,6 +150,12 @@ class Canvas:
         patch = self.pixels[:, row0:row1, col0:col1]
         patch[...] = np.minimum(patch * factor, 255)
 
+    def cast(self, region: Region, shadow: Floats) -> None:
+        """Note the shadow (h, w), 0 to 1, of a standing thing."""
+        row0, col0, row1, col1 = region
+        patch = self.shadow[row0:row1, col0:col1]
+        np.maximum(patch, (shadow * np.float32(255)).astype(np.uint8), out=patch)
+
     def mark(self, region: Region, mask: NDArray[np.bool_], cover: str) -> None:
         """Note what covers the ground where mask (h, w) is true."""
         row0, col0, row1, col1 = region
@@ -177,7 +188,8 @@ def inside_px(corners: Points, region: Region, warp: Warp = STRAIGHT) -> Floats:
 
 def soft(distance: Floats, width_px: float = 1.0) -> Floats:
     """Opacity 0 to 1 across an edge that is width_px wide."""
-    return np.clip(distance / np.float32(width_px) + np.float32(0.5), 0, 1)
+    opacity: Floats = np.clip(distance / np.float32(width_px) + np.float32(0.5), 0, 1)
+    return opacity
 
 
 def local_frame(region: Region, centre: tuple[float, float], angle: float) -> tuple[Floats, Floats]:
@@ -200,6 +212,16 @@ def rectangle(centre: tuple[float, float], length: float, width: float, angle: f
     """(4, 2) corners; length lies along the angle."""
     half = np.array([[-length, -width], [length, -width], [length, width], [-length, width]]) / 2
     return placed(half, centre, angle)
+
+
+def rounded(corners: Points, times: int = 2) -> Points:
+    """The outline with its corners cut, which doubles their number each time (Chaikin)."""
+    for _ in range(times):
+        following = np.roll(corners, -1, axis=0)
+        corners = np.stack([0.75 * corners + 0.25 * following, 0.25 * corners + 0.75 * following], axis=1).reshape(
+            -1, 2
+        )
+    return corners
 
 
 def convex_hull(points: Points) -> Points:

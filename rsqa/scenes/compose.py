@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from rsqa.errors import UsageError
-from rsqa.scenes.canvas import NOISE_PX, Canvas, Floats, Points, Region, Warp
-from rsqa.scenes.furnish import Site, furnish, paint_ground
+from rsqa.scenes.canvas import NOISE_PX, STRAIGHT, Canvas, Floats, Points, Region, Warp, rectangle
+from rsqa.scenes.furnish import furnish, paint_ground, sail
 from rsqa.scenes.look import Look, draw_look
 from rsqa.scenes.plan import Cell, Road, Urbanity, divide
-from rsqa.scenes.scene import COVERS, Scene, SceneObject
-from rsqa.scenes.solids import car, cast_shadow, tree
+from rsqa.scenes.scene import Scene, SceneObject
+from rsqa.scenes.site import Site
+from rsqa.scenes.solids import cast_shadow, paint_tree, tree_shadow
 from rsqa.scenes.styles import HELD_OUT_STYLES, TRAIN_STYLES, Style
-from rsqa.scenes.terrain import paint_road
+from rsqa.scenes.terrain import paint_open, paint_road, paint_water
+from rsqa.scenes.vehicles import car
+
+RIVER_CHANCE = 0.3
+COAST_CHANCE = 0.2
 
 
 def make_scene(seed: int, height: int, width: int, *, gsd_m: float = 0.5, style: str = "train") -> Scene:
@@ -22,7 +29,8 @@ def make_scene(seed: int, height: int, width: int, *, gsd_m: float = 0.5, style:
     """
     rng = np.random.default_rng(seed)
     name, chosen = _style(rng, style)
-    canvas = Canvas(np.zeros((3, height, width), np.uint8), np.zeros((height, width), np.uint8), gsd_m)
+    flat = np.zeros((height, width), np.uint8)
+    canvas = Canvas(np.zeros((3, height, width), np.uint8), flat, flat.copy(), gsd_m)
     look = draw_look(rng, chosen, gsd_m)
     site = Site(canvas, look, rng, _warp(rng, gsd_m))
     cells, roads = divide(rng, height, width, gsd_m, _urbanity(rng, gsd_m))
@@ -30,6 +38,7 @@ def make_scene(seed: int, height: int, width: int, *, gsd_m: float = 0.5, style:
     lanes = [_lay(site, road) for road in roads]
     for cell in cells:
         furnish(site, cell)
+    sail(site)
     _traffic(site, roads, lanes)
     _paint_solids(site)
     _expose(canvas, look, rng)
@@ -54,9 +63,12 @@ def _style(rng: np.random.Generator, asked: str) -> tuple[str, Style]:
 
 
 def _warp(rng: np.random.Generator, gsd_m: float) -> Warp:
+    """Gentle bends of fields and roads: their slope is at most 0.2."""
     wavelength = rng.uniform(350, 900, 2) / gsd_m
-    amplitude = rng.uniform(0.0, 0.03, 2) * wavelength  # slope of the bend at most 2 pi * 0.03
-    phase = rng.uniform(0, 2 * np.pi, 2)
+    return _bend(rng.uniform(0.0, 0.03, 2) * wavelength, wavelength, rng.uniform(0, 2 * np.pi, 2))
+
+
+def _bend(amplitude: Points, wavelength: Points, phase: Points) -> Warp:
     frequency = 2 * np.pi / wavelength
     return Warp(
         (float(amplitude[0]), float(amplitude[1])),
@@ -81,12 +93,32 @@ def _urbanity(rng: np.random.Generator, gsd_m: float) -> Urbanity:
 
 def _paint_below(site: Site, cells: list[Cell]) -> None:
     """The ground of all cells; ragged ones last, so that woods and shores reach over their neighbours."""
-    canvas = site.canvas
+    canvas, look, rng = site.canvas, site.look, site.rng
     height, width = canvas.cover.shape
-    canvas.pixels[...] = np.clip(site.look.grass, 0, 255).astype(np.uint8)[:, None, None]
+    paint_open(canvas, look, rng, rectangle((height / 2, width / 2), height + 9, width + 9, 0.0), STRAIGHT, "grass")
     ragged = ("water", "forest")
     for cell in sorted(cells, key=lambda cell: ragged.index(cell.use) + 1 if cell.use in ragged else 0):
         paint_ground(site, cell)
+    reach = 2 * float(np.hypot(height, width))
+    if rng.random() < RIVER_CHANCE:
+        through = (rng.uniform(0, height), rng.uniform(0, width))
+        band = rectangle(through, reach, rng.uniform(16, 60) / look.gsd_m, rng.uniform(0, np.pi))
+        paint_water(canvas, look, rng, band, _meander(rng, look.gsd_m), rng.uniform(1, 4))
+    if rng.random() < COAST_CHANCE:
+        angle = rng.uniform(0, 2 * np.pi)
+        away = reach / 2 + rng.uniform(0.1, 0.45) * min(height, width)
+        beyond = (height / 2 - away * np.sin(angle), width / 2 + away * np.cos(angle))
+        paint_water(
+            canvas, look, rng, rectangle(beyond, reach, reach, angle), _meander(rng, look.gsd_m), rng.uniform(4, 20)
+        )
+
+
+def _meander(rng: np.random.Generator, gsd_m: float) -> Warp:
+    """Bends of a river or a coast, several times those of the land."""
+    wavelength = rng.uniform(250, 700, 2) / gsd_m
+    amplitude = rng.uniform(0.02, 0.09, 2) * wavelength
+    phase = rng.uniform(0, 2 * np.pi, 2)
+    return _bend(amplitude, wavelength, phase)
 
 
 def _lay(site: Site, road: Road) -> Points:
@@ -104,7 +136,7 @@ def _traffic(site: Site, roads: list[Road], lanes: list[Points]) -> None:
     for road, points in zip(roads, lanes, strict=True):
         spacing = rng.uniform(30, 160) / gsd
         avenue = rng.random() < 0.3
-        for start, end in zip(points[:-1], points[1:], strict=True):
+        for start, end in pairwise(points):
             way = end - start
             length = float(np.hypot(*way))
             angle = float(np.arctan2(way[1], way[0]))
@@ -112,28 +144,27 @@ def _traffic(site: Site, roads: list[Road], lanes: list[Points]) -> None:
             for _ in range(int(rng.poisson(length / spacing))):
                 side = rng.choice([-1, 1])
                 row, col = start + way * rng.random() + aside * side * road.width_m / gsd / 4
-                if _on(site.canvas, row, col, "road"):
+                if site.cover_at(row, col) == "road":
                     car(site.canvas, site.look, rng, (float(row), float(col)), angle)
             if avenue:
                 for side in (-1, 1):
                     row, col = start + way * rng.random() + aside * side * (road.width_m / 2 + 4.5) / gsd
-                    site.trees.append(((float(row), float(col)), float(rng.uniform(2, 4))))
-
-
-def _on(canvas: Canvas, row: float, col: float, cover: str) -> bool:
-    height, width = canvas.cover.shape
-    return 0 <= row < height and 0 <= col < width and canvas.cover[int(row), int(col)] == COVERS.index(cover)
+                    site.plant((float(row), float(col)), float(rng.uniform(2, 4)))
 
 
 def _paint_solids(site: Site) -> None:
-    """Shadows before bodies, so that no shadow falls on a neighbour's roof; trees between them."""
+    """All shadows, then crowns, then bodies, so that no shadow falls on a neighbour's roof."""
     canvas, look = site.canvas, site.look
     for solid in site.solids:
         cast_shadow(canvas, look, solid)
-    for spot, radius_m in site.trees:
-        # A crown must not hide a road's or a lot's evidence, nor stand in water.
-        if _on(canvas, *spot, "grass") or _on(canvas, *spot, "bare"):
-            tree(canvas, look, spot, radius_m, float(site.rng.uniform(0.85, 1.2)))
+    for tree in site.trees:
+        tree_shadow(canvas, look, tree)
+    height, width = canvas.cover.shape
+    for row in range(0, height, NOISE_PX):
+        band: Region = (row, 0, min(row + NOISE_PX, height), width)
+        canvas.shade(band, 1 - canvas.shadow[row : row + NOISE_PX] * np.float32(look.shadow / 255))
+    for tree in site.trees:
+        paint_tree(canvas, look, tree)
     for solid in site.solids:
         solid.paint(canvas)
 
@@ -147,7 +178,9 @@ def _expose(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
     noise = rng.uniform(0.8, 3.0)
     side = np.float32(rng.uniform(0.08, 0.24))
     curve = 255 * (np.linspace(0, 1, 256) ** gamma)
-    curves = np.clip(curve[None, :] * gain[:, None] * (1 - haze[:, None] / 255) + haze[:, None], 0, 255).astype(np.float32)
+    curves = np.clip(curve[None, :] * gain[:, None] * (1 - haze[:, None] / 255) + haze[:, None], 0, 255).astype(
+        np.float32
+    )
     height, width = canvas.cover.shape
     last = canvas.pixels[:, :1].copy()
     for row in range(0, height, NOISE_PX):

@@ -36,6 +36,8 @@ class Look:
     paved: Floats
     road: Floats
     water: Floats
+    shore: Floats
+    """Mud, sand or reeds beside water and under its shallows."""
     forest: Floats
 
     def shadow_shift(self, height_m: float) -> tuple[float, float]:
@@ -49,7 +51,7 @@ def draw_look(rng: np.random.Generator, style: Style, gsd_m: float) -> Look:
     azimuth = rng.uniform(0, 2 * np.pi)
     sun = (float(np.cos(azimuth)), float(np.sin(azimuth)))
     height = np.deg2rad(rng.uniform(*style.sun_deg))
-    grain = fractal_noise(rng, 0.3)
+    grain, mottle = fractal_noise(rng, 0.3), fractal_noise(rng, 1.0, 1.5 / gsd_m)
     return Look(
         style=style,
         gsd_m=gsd_m,
@@ -57,20 +59,23 @@ def draw_look(rng: np.random.Generator, style: Style, gsd_m: float) -> Look:
         shadow_per_m=float(1 / np.tan(height) / gsd_m),
         shadow=float(rng.uniform(*style.shadow)),
         cloud=fractal_noise(rng, 1.7, 8.0 / gsd_m),
-        mottle=fractal_noise(rng, 1.0, 1.5 / gsd_m),
+        mottle=mottle,
         grain=grain,
         waves=wave_noise(rng, rng.uniform(3, 8) / gsd_m, rng.uniform(0, np.pi)),
-        canopy=_canopy(rng, style, gsd_m, sun, grain),
+        canopy=_canopy(rng, style, gsd_m, sun, grain, mottle),
         grass=varied(rng, style.grass),
         bare=varied(rng, style.bare),
         paved=varied(rng, style.asphalt if rng.random() < 0.6 else style.bare),
         road=varied(rng, style.asphalt),
         water=varied(rng, style.water, 0.2),
+        shore=varied(rng, style.bare if rng.random() < 0.5 else style.forest),
         forest=varied(rng, style.forest, 0.16),
     )
 
 
-def _canopy(rng: np.random.Generator, style: Style, gsd_m: float, sun: tuple[float, float], grain: Noise) -> Noise:
+def _canopy(
+    rng: np.random.Generator, style: Style, gsd_m: float, sun: tuple[float, float], grain: Noise, mottle: Noise
+) -> Noise:
     """Crowns as the nearest of jittered seeds, lit from the sun's side; the gaps between them are dark."""
     across = max(8, round(NOISE_PX * gsd_m / style.crown_m))
     pitch = NOISE_PX / across
@@ -92,9 +97,9 @@ def _canopy(rng: np.random.Generator, style: Style, gsd_m: float, sun: tuple[flo
             np.copyto(best, square, where=nearer)
             slope = row * np.float32(0.9 * sun[0]) + col * np.float32(0.9 * sun[1])
             np.copyto(light, slope + tint[pick], where=nearer)
-    height = np.sqrt(np.clip(best + 0.35, 0, 2)) if style.conifers else np.clip(best + 0.35, 0, 2)
-    crowns = light - height * np.float32(0.55)
-    crowns += grain.doubled[:NOISE_PX, :NOISE_PX] * np.float32(0.07)
+    depth = np.clip(best + np.float32(0.45), 0, 2)
+    crowns = light - (np.sqrt(depth) if style.conifers else depth) * np.float32(0.5)
+    crowns += (grain.doubled + mottle.doubled)[:NOISE_PX, :NOISE_PX] * np.float32(0.1)
     crowns -= crowns.mean()
     crowns /= crowns.std()
     return Noise(np.tile(crowns.astype(np.float32), (2, 2)))

@@ -18,11 +18,12 @@ Weights = dict[str, float]
 """Use -> how often."""
 
 RURAL_USES = {
-    "field": 0.34, "forest": 0.20, "water": 0.09, "open": 0.12, "farm": 0.04, "airfield": 0.10, "harbour": 0.06, "tanks": 0.05,
+    "field": 0.33, "forest": 0.20, "water": 0.08, "open": 0.12, "farm": 0.03, "airfield": 0.11, "harbour": 0.08,
+    "tanks": 0.05,
 }  # fmt: skip
 URBAN_USES = {
-    "town": 0.29, "works": 0.10, "parking": 0.12, "harbour": 0.10, "tanks": 0.11, "airfield": 0.13, "open": 0.07,
-    "forest": 0.06, "water": 0.02,
+    "town": 0.24, "works": 0.09, "parking": 0.14, "harbour": 0.11, "tanks": 0.11, "airfield": 0.13, "open": 0.06,
+    "forest": 0.05, "water": 0.02,
 }  # fmt: skip
 """How often a cell is used for what, in open country and in town."""
 DISTRICT_M = 420
@@ -77,7 +78,9 @@ def divide(
         waiting += [(first, district), (second, district)]
         met = sum(_meets(end, roads) for end in cut) if roads else 2
         if rng.random() < _road_chance(met, float(span_m.max()), urban):
-            width_m = float(rng.uniform(8, 16) if span_m.max() > 700 else rng.uniform(6, 9) if urban > 0.5 else rng.uniform(4, 8))
+            width_m = float(
+                rng.uniform(8, 16) if span_m.max() > 700 else rng.uniform(6, 9) if urban > 0.5 else rng.uniform(4, 8)
+            )
             roads.append(Road(cut, width_m, bool(width_m > 6 and rng.random() < 0.7)))
     return cells, roads
 
@@ -97,13 +100,17 @@ def _spans(outline: Points, turn: Points) -> Points:
 def _cut(rng: np.random.Generator, outline: Points, axis: Points) -> tuple[Points, Points, Points]:
     """Both parts of a convex outline, cut across an axis near its middle, and the (2, 2) cut itself."""
     lean = rng.normal(0, 0.10)
-    normal = np.array([axis[0] * np.cos(lean) - axis[1] * np.sin(lean), axis[0] * np.sin(lean) + axis[1] * np.cos(lean)])
+    normal = np.array(
+        [axis[0] * np.cos(lean) - axis[1] * np.sin(lean), axis[0] * np.sin(lean) + axis[1] * np.cos(lean)]
+    )
     at = outline @ normal
     level = at.min() + rng.uniform(0.36, 0.64) * (at.max() - at.min())
     low: list[Points] = []
     high: list[Points] = []
     cut: list[Points] = []
-    for here, there, d0, d1 in zip(outline, np.roll(outline, -1, axis=0), at - level, np.roll(at, -1) - level, strict=True):
+    for here, there, d0, d1 in zip(
+        outline, np.roll(outline, -1, axis=0), at - level, np.roll(at, -1) - level, strict=True
+    ):
         (low if d0 <= 0 else high).append(here)
         if (d0 <= 0) != (d1 <= 0):
             crossing = here + (there - here) * (d0 / (d0 - d1))
@@ -114,7 +121,7 @@ def _cut(rng: np.random.Generator, outline: Points, axis: Points) -> tuple[Point
 
 
 def _road_chance(met: int, span_m: float, urban: float) -> float:
-    """How likely a cut becomes a road, by how many of its ends meet one already: a road that meets none leads nowhere."""
+    """How likely a cut becomes a road, by how many of its ends meet one: a road that meets none leads nowhere."""
     if met == 0:
         return 0.0
     if span_m > DISTRICT_M:
@@ -134,7 +141,8 @@ def _meets(point: Points, roads: list[Road]) -> bool:
 def _district(rng: np.random.Generator, urban: float) -> Weights:
     """Weights of the uses in a district: each leans its own way."""
     return {
-        use: ((1 - urban) * RURAL_USES.get(use, 0.0) + urban * URBAN_USES.get(use, 0.0)) * float(np.exp(rng.normal(0, 0.9)))
+        use: ((1 - urban) * RURAL_USES.get(use, 0.0) + urban * URBAN_USES.get(use, 0.0))
+        * float(np.exp(rng.normal(0, 0.9)))
         for use in sorted(RURAL_USES.keys() | URBAN_USES.keys())
     }
 

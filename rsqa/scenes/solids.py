@@ -1,4 +1,4 @@
-"""Things that stand on the ground: buildings, storage tanks, planes, ships, parked cars and trees.
+"""Things that stand on the ground: buildings, storage tanks, containers and trees.
 
 A `Solid` is made first and painted later, when the shadows of all of them lie on the ground.
 """
@@ -6,13 +6,23 @@ A `Solid` is made first and painted later, when the shadows of all of them lie o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rsqa.scenes.canvas import Canvas, Floats, Points, convex_hull, inside_px, local_frame, placed, rectangle, soft
+from rsqa.scenes.canvas import (
+    Canvas,
+    Floats,
+    Points,
+    Region,
+    convex_hull,
+    inside_px,
+    local_frame,
+    placed,
+    rectangle,
+    soft,
+)
 from rsqa.scenes.look import Look
-from rsqa.scenes.styles import varied
 
 Spot = tuple[float, float]
 """(row, col), pixels."""
@@ -32,12 +42,11 @@ class Solid:
 
 
 def cast_shadow(canvas: Canvas, look: Look, solid: Solid) -> None:
-    """Darken the ground that the sun does not reach."""
+    """Note where the sun does not reach the ground."""
     for outline, height_m in solid.hulls:
-        shift = np.array(look.shadow_shift(height_m))
-        swept = convex_hull(np.concatenate([outline, outline + shift]))
+        swept = convex_hull(np.concatenate([outline, outline + np.array(look.shadow_shift(height_m))]))
         for region in canvas.regions(swept, 3):
-            canvas.shade(region, 1 - soft(inside_px(swept, region), 1.5) * np.float32(look.shadow))
+            canvas.cast(region, soft(inside_px(swept, region), 1.5))
 
 
 def lit(look: Look, direction: float, slope: float) -> float:
@@ -46,54 +55,103 @@ def lit(look: Look, direction: float, slope: float) -> float:
 
 
 def building(
-    look: Look, rng: np.random.Generator, centre: Spot, size_m: tuple[float, float], angle: float, height_m: float, colour: Floats
+    look: Look,
+    rng: np.random.Generator,
+    centre: Spot,
+    size_m: tuple[float, float],
+    angle: float,
+    height_m: float,
+    colour: Floats,
 ) -> Solid:
-    """A house or hall of one of the style's roof kinds; size is (length, width)."""
-    length, width = size_m[0] / look.gsd_m, size_m[1] / look.gsd_m
-    corners = rectangle(centre, length, width, angle)
-    kind = str(rng.choice(look.style.roofs)) if size_m[1] < 18 else str(rng.choice(["flat", "ribbed"]))
+    """A house or hall of one of the style's roof kinds, some with a wing; size is (length, width) of the whole."""
+    kinds = look.style.roofs if size_m[1] < 18 else ("flat", "ribbed")
+    corners = rectangle(centre, size_m[0] / look.gsd_m, size_m[1] / look.gsd_m, angle)
+    with_wing = min(size_m) > 13 and rng.random() < 0.35
+    wings = _wings(rng, size_m) if with_wing else [(0.0, 0.0, size_m[0], size_m[1])]
+    roofs = []
+    for along, across, length_m, width_m in wings:
+        row, col = placed(np.array([[along, across]]) / look.gsd_m, centre, angle)[0]
+        # A roof's ridge runs along its longer side.
+        turn, longer, shorter = (
+            (angle, length_m, width_m) if length_m >= width_m else (angle + np.pi / 2, width_m, length_m)
+        )
+        roofs.append(
+            Roof(str(rng.choice(kinds)), (float(row), float(col)), (longer / look.gsd_m, shorter / look.gsd_m), turn)
+        )
+    style = roofs[0].kind
+    roofs = [replace(roof, kind=style) for roof in roofs]
+    extras = [extra for roof in roofs for extra in _roof_extras(look, rng, roof)]
     shift = int(rng.integers(1 << 16))
-    slope = rng.uniform(0.15, 0.32)
-    extras = _roof_extras(look, rng, centre, (length, width), angle, kind)
-    rib_px = max(2.5, rng.uniform(2, 5) / look.gsd_m)
-    rim = rng.uniform(0.85, 1.3)
+    slope, rib_px, rim = rng.uniform(0.15, 0.32), max(2.5, rng.uniform(2, 5) / look.gsd_m), rng.uniform(0.85, 1.3)
 
     def paint(canvas: Canvas) -> None:
-        for region in canvas.regions(corners, 2):
-            inside = inside_px(corners, region)
-            along, across = local_frame(region, centre, angle)
-            light = 1 + look.grain.at(region, shift) * np.float32(0.035) + look.mottle.at(region, shift + 1) * np.float32(0.045)
-            if kind in ("gable", "hip"):
-                side = np.where(across > 0, lit(look, angle + np.pi / 2, slope), lit(look, angle - np.pi / 2, slope))
-                light *= side
-                light += soft(1.0 - np.abs(across)) * np.float32(0.08)
-            if kind == "hip":
-                end = np.abs(along) - (length - width) / 2 > np.abs(across)
-                ends = np.where(along > 0, lit(look, angle, slope), lit(look, angle + np.pi, slope))
-                light = np.where(end, light / side * ends, light)
-            if kind == "shed":
-                light *= np.float32(lit(look, angle + np.pi / 2, slope))
-            if kind == "ribbed":
-                light *= 1 + np.float32(0.07) * np.cos(along * np.float32(2 * np.pi / rib_px))
-                light *= np.where(across > 0, lit(look, angle + np.pi / 2, 0.06), lit(look, angle - np.pi / 2, 0.06))
-            if kind == "flat":
-                light *= np.where(inside < 1.2, np.float32(rim), 1)
-            alpha = soft(inside)
-            canvas.blend(region, colour[:, None, None] * light, alpha)
-            canvas.mark(region, alpha > 0.5, "building")
+        for roof in roofs:
+            outline = rectangle(roof.centre, *roof.size_px, roof.angle)
+            for region in canvas.regions(outline, 2):
+                inside = inside_px(outline, region)
+                light = _roof_light(look, roof, region, inside, slope, rib_px, rim)
+                light += look.grain.at(region, shift) * np.float32(0.035) + look.mottle.at(
+                    region, shift + 1
+                ) * np.float32(0.045)
+                alpha = soft(inside)
+                canvas.blend(region, colour[:, None, None] * light, alpha)
+                canvas.mark(region, alpha > 0.5, "building")
         for outline, extra_colour, height in extras:
-            _small_block(canvas, look, outline, extra_colour, height)
+            paint_block(canvas, look, outline, extra_colour, height)
 
-    return Solid("building", corners, ((corners, height_m),), paint)
+    return Solid("building", corners, tuple((rectangle(r.centre, *r.size_px, r.angle), height_m) for r in roofs), paint)
 
 
-def _roof_extras(
-    look: Look, rng: np.random.Generator, centre: Spot, size_px: tuple[float, float], angle: float, kind: str
-) -> list[tuple[Points, Floats, float]]:
+@dataclass(frozen=True, slots=True)
+class Roof:
+    """One rectangular roof; its ridge runs along the angle."""
+
+    kind: str
+    centre: Spot
+    size_px: tuple[float, float]
+    angle: float
+
+
+def _wings(rng: np.random.Generator, size_m: tuple[float, float]) -> list[tuple[float, float, float, float]]:
+    """An L or T within a box, metres: (along, across, length, width) of the main part and the wing."""
+    length, width = size_m
+    main, wing = width * rng.uniform(0.45, 0.62), length * rng.uniform(0.28, 0.5)
+    place = rng.choice([-1.0, 0.0, 1.0]) * (length - wing) / 2
+    return [(0.0, (main - width) / 2, length, main), (place, main / 2, wing, width - main)]
+
+
+def _roof_light(
+    look: Look, roof: Roof, region: Region, inside: Floats, slope: float, rib_px: float, rim: float
+) -> Floats:
+    """(h, w) light on a roof by its kind."""
+    along, across = local_frame(region, roof.centre, roof.angle)
+    length, width = roof.size_px
+    one_side, other_side = roof.angle + np.pi / 2, roof.angle - np.pi / 2
+    light = np.ones_like(inside)
+    if roof.kind in ("gable", "hip"):
+        light = np.where(across > 0, np.float32(lit(look, one_side, slope)), np.float32(lit(look, other_side, slope)))
+        light += soft(1 - np.abs(across)) * np.float32(0.08)
+    if roof.kind == "hip":
+        end = np.abs(along) - np.float32((length - width) / 2) > np.abs(across)
+        ends = np.where(
+            along > 0, np.float32(lit(look, roof.angle, slope)), np.float32(lit(look, roof.angle + np.pi, slope))
+        )
+        light = np.where(end, ends, light)
+    if roof.kind == "shed":
+        light *= np.float32(lit(look, one_side, slope))
+    if roof.kind == "ribbed":
+        light += np.float32(0.07) * np.cos(along * np.float32(2 * np.pi / rib_px))
+        light *= np.where(across > 0, np.float32(lit(look, one_side, 0.06)), np.float32(lit(look, other_side, 0.06)))
+    if roof.kind == "flat":
+        light = np.where(inside < 1.2, np.float32(rim), light)
+    return light
+
+
+def _roof_extras(look: Look, rng: np.random.Generator, roof: Roof) -> list[tuple[Points, Floats, float]]:
     """Chimneys, air conditioners and skylights: (outline, colour, height in metres)."""
-    length, width = size_px
+    length, width = roof.size_px
     area_m2 = length * width * look.gsd_m**2
-    if kind in ("gable", "hip", "shed"):
+    if roof.kind in ("gable", "hip", "shed"):
         count, side = int(rng.integers(0, 2)), rng.uniform(0.8, 1.4)
     else:
         count, side = min(24, int(rng.integers(0, 3 + int(area_m2 / 150)))), rng.uniform(1.5, 3.5)
@@ -102,23 +160,25 @@ def _roof_extras(
     extras = []
     for _ in range(count):
         spot = np.array([[rng.uniform(-0.42, 0.42) * length, (line if aligned else rng.uniform(-0.4, 0.4)) * width]])
-        row, col = placed(spot, centre, angle)[0]
-        outline = rectangle((row, col), side / look.gsd_m, side * rng.uniform(0.6, 1.6) / look.gsd_m, angle)
+        row, col = placed(spot, roof.centre, roof.angle)[0]
+        outline = rectangle((row, col), side / look.gsd_m, side * rng.uniform(0.6, 1.6) / look.gsd_m, roof.angle)
         extras.append((outline, np.full(3, rng.uniform(60, 225), np.float32), float(rng.uniform(0.8, 2.0))))
     return extras
 
 
-def _small_block(canvas: Canvas, look: Look, outline: Points, colour: Floats, height_m: float) -> None:
+def paint_block(canvas: Canvas, look: Look, outline: Points, colour: Floats, height_m: float) -> None:
     shadow = outline + np.array(look.shadow_shift(height_m))
     for region in canvas.regions(np.concatenate([outline, shadow]), 2):
         canvas.shade(region, 1 - soft(inside_px(shadow, region)) * np.float32(look.shadow))
         canvas.blend(region, colour, soft(inside_px(outline, region)))
 
 
-def storage_tank(look: Look, rng: np.random.Generator, centre: Spot, diameter_m: float, kind: str, colour: Floats) -> Solid:
+def storage_tank(
+    look: Look, rng: np.random.Generator, centre: Spot, diameter_m: float, kind: str, colour: Floats
+) -> Solid:
     """A round tank of one of the style's tank kinds."""
     radius = diameter_m / look.gsd_m / 2
-    height_m = min(20.0, diameter_m * rng.uniform(0.3, 0.6))
+    height_m = min(14.0, diameter_m * rng.uniform(0.25, 0.5))
     fill = rng.uniform(0.1, 0.8)
     roof = colour * rng.uniform(0.6, 0.9) if kind == "floating" else colour
     angle = rng.uniform(0, 2 * np.pi)
@@ -145,239 +205,67 @@ def storage_tank(look: Look, rng: np.random.Generator, centre: Spot, diameter_m:
                 drop = np.array(look.shadow_shift(height_m * fill * 0.6))
                 lit_part = soft(np.float32(radius) - np.hypot(down - np.float32(drop[0]), right - np.float32(drop[1])))
                 pixels = pixels * (1 - (1 - lit_part) * np.float32(look.shadow))
-                pixels = np.where(distance > radius - max(1.0, 0.5 / look.gsd_m), (colour * 1.12)[:, None, None], pixels)
+                pixels = np.where(
+                    distance > radius - max(1.0, 0.5 / look.gsd_m), (colour * 1.12)[:, None, None], pixels
+                )
             canvas.blend(region, pixels, soft(np.float32(radius) - distance))
         if kind != "floating":
             middle = rectangle(centre, max(2.0, 0.16 * radius), max(2.0, 0.16 * radius), angle)
-            _small_block(canvas, look, middle, colour * 0.72, 0.5)
+            paint_block(canvas, look, middle, colour * 0.72, 0.5)
 
     return Solid("storage tank", corners, ((ring, height_m),), paint)
 
 
-PLANE_SHAPES: dict[str, dict[str, float]] = {
-    # Shares of the length: span, fuselage width, wing root position and chord, sweep of the tip, tail span, engines.
-    "airliner": {"span": 0.96, "body": 0.105, "wing": 0.38, "chord": 0.19, "sweep": 0.20, "tail": 0.36, "engines": 2},
-    "turboprop": {"span": 1.08, "body": 0.11, "wing": 0.38, "chord": 0.12, "sweep": 0.02, "tail": 0.36, "engines": 2},
-    "jet": {"span": 0.78, "body": 0.10, "wing": 0.50, "chord": 0.26, "sweep": 0.26, "tail": 0.34, "engines": 0},
-    "heavy": {"span": 1.0, "body": 0.125, "wing": 0.34, "chord": 0.20, "sweep": 0.16, "tail": 0.40, "engines": 4},
-    "business": {"span": 0.88, "body": 0.115, "wing": 0.50, "chord": 0.17, "sweep": 0.13, "tail": 0.32, "engines": 0},
-}
-
-
-def plane(look: Look, rng: np.random.Generator, centre: Spot, length_m: float, angle: float, kind: str) -> Solid:
-    """A plane on the ground; its nose points along the angle."""
-    shape = PLANE_SHAPES[kind]
-    length = length_m / look.gsd_m
-    colour = np.full(3, rng.choice([rng.uniform(205, 248), rng.uniform(120, 190), rng.uniform(60, 110)], p=[0.6, 0.28, 0.12]), np.float32)
-    colour *= (1 + rng.normal(0, 0.03, 3)).astype(np.float32)
-    tail_colour = colour * 0.9 if rng.random() < 0.4 else rng.uniform(40, 210, 3).astype(np.float32)
-
-    def place(points: list[tuple[float, float]]) -> Points:
-        return placed(np.array(points) * length, centre, angle)
-
-    parts: list[tuple[Points, float]] = []
-    body, nose = shape["body"] / 2, 0.5
-    root, chord, span = nose - shape["wing"], shape["chord"], shape["span"] / 2
-    for side in (-1, 1):
-        tip_front = root - shape["sweep"]
-        parts.append((place([(root, 0), (tip_front, side * span), (tip_front - 0.3 * chord, side * span), (root - chord, 0)]), 0.94))
-        tail, tail_front = shape["tail"] / 2, -0.40
-        parts.append((place([(tail_front, 0), (tail_front - 0.08, side * tail), (-0.5, side * tail), (-0.49, 0)]), 0.9))
-        for engine in range(int(shape["engines"]) // 2):
-            out = side * (0.15 + 0.12 * engine)
-            front = root - shape["sweep"] * abs(out) / span + 0.055
-            parts.append((place([(front, out - 0.022), (front, out + 0.022), (front - 0.1, out + 0.018), (front - 0.1, out - 0.018)]), 0.72))
-    fuselage = place(
-        [(0.5, 0), (0.475, body * 0.6), (0.42, body), (-0.25, body), (-0.5, body * 0.18), (-0.5, -body * 0.18), (-0.25, -body), (0.42, -body), (0.475, -body * 0.6)]
-    )
-    fin = place([(-0.34, 0.008), (-0.5, 0.014), (-0.5, -0.014), (-0.34, -0.008)])
-    corners = rectangle(centre, length, length * shape["span"], angle)
+def block(look: Look, spot: Spot, size_m: tuple[float, float], angle: float, colour: Floats) -> Solid:
+    """A plain box such as a container; nobody counts it."""
+    corners = rectangle(spot, size_m[0] / look.gsd_m, size_m[1] / look.gsd_m, angle)
 
     def paint(canvas: Canvas) -> None:
-        for outline, light in parts:
-            for region in canvas.regions(outline, 2):
-                canvas.blend(region, colour * np.float32(light), soft(inside_px(outline, region)))
-        for region in canvas.regions(fuselage, 2):
-            inside = inside_px(fuselage, region)
-            _, across = local_frame(region, centre, angle)
-            sunward = across / np.float32(body * length) * np.float32(lit(look, angle + np.pi / 2, 0.22) - 1)
-            canvas.blend(region, colour[:, None, None] * (1 + sunward), soft(inside))
-        for region in canvas.regions(fin, 2):
-            canvas.blend(region, tail_colour, soft(inside_px(fin, region)))
+        for region in canvas.regions(corners, 2):
+            canvas.blend(region, colour, soft(inside_px(corners, region)))
 
-    height_m = 0.09 * length_m
-    hulls = tuple((outline, height_m) for outline, light in parts if light > 0.8)
-    return Solid("plane", corners, (*hulls, (fuselage, height_m)), paint)
+    return Solid(None, corners, ((corners, 2.6),), paint)
 
 
-SHIP_WIDTH = {"cargo": 0.16, "container": 0.15, "ferry": 0.22, "yacht": 0.27, "tanker": 0.17, "barge": 0.2}
-"""Beam as a share of the length."""
-_HULLS = ((46, 50, 60), (122, 58, 48), (70, 74, 78), (178, 178, 176), (56, 74, 100), (60, 88, 76), (24, 26, 28))
-_DECKS = ((126, 70, 56), (92, 104, 94), (142, 140, 134), (84, 96, 110), (168, 150, 120), (110, 110, 112))
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A single crown."""
+
+    spot: Spot
+    radius_m: float
+    light: float
+    """Brightness relative to the scene's forest."""
 
 
-def ship(look: Look, rng: np.random.Generator, centre: Spot, length_m: float, angle: float, kind: str, *, under_way: bool) -> Solid:
-    """A ship whose bow points along the angle; under way it draws a wake."""
-    length = length_m / look.gsd_m
-    width = length * SHIP_WIDTH[kind]
-    white = np.array([226, 228, 228], np.float32) * np.float32(rng.uniform(0.85, 1.05))
-    hull = white if kind in ("yacht", "ferry") and rng.random() < 0.7 else varied(rng, _HULLS)
-    deck = varied(rng, _DECKS) if kind != "yacht" else white * 0.9
-    bow = {"barge": 0.46, "ferry": 0.36}.get(kind, 0.30)
-    half = width / 2
-
-    def place(points: list[tuple[float, float]]) -> Points:
-        return placed(np.array(points), centre, angle)
-
-    outline = place(
-        [(0.5 * length, 0), ((0.5 + bow) / 2 * length, 0.62 * half), (bow * length, half), (-0.44 * length, half),
-         (-0.5 * length, 0.72 * half), (-0.5 * length, -0.72 * half), (-0.44 * length, -half), (bow * length, -half),
-         ((0.5 + bow) / 2 * length, -0.62 * half)]
-    )  # fmt: skip
-    blocks = _ship_blocks(rng, kind, length, width, white)
-    corners = rectangle(centre, length, width, angle)
-    wake = int(rng.integers(1 << 16)) if under_way else None
-
-    def paint(canvas: Canvas) -> None:
-        if wake is not None:
-            _paint_wake(canvas, look, centre, length, width, angle, wake)
-        for region in canvas.regions(outline, 2):
-            inside = inside_px(outline, region)
-            canvas.blend(region, hull, soft(inside))
-            texture = 1 + look.mottle.at(region, 77) * np.float32(0.05)
-            canvas.blend(region, deck[:, None, None] * texture, soft(inside - np.float32(max(1.0, 0.07 * width))))
-        for points, colour, height_m in blocks:
-            _small_block(canvas, look, place(points), colour, height_m)
-
-    return Solid("ship", corners, ((outline, 0.05 * length_m),), paint)
+def tree_shadow(canvas: Canvas, look: Look, tree: Tree) -> None:
+    """Note where a crown keeps the sun off the ground."""
+    down, right = look.shadow_shift(tree.radius_m * 1.6)
+    spot = (tree.spot[0] + down, tree.spot[1] + right)
+    region, inside = _crown(canvas, look, spot, tree)
+    if region is not None:
+        canvas.cast(region, soft(inside, 2))
 
 
-def _ship_blocks(
-    rng: np.random.Generator, kind: str, length: float, width: float, white: Floats
-) -> list[tuple[list[tuple[float, float]], Floats, float]]:
-    """What stands on deck: (outline along and across the ship, colour, height in metres)."""
-
-    def box(along: float, long: float, across: float, wide: float) -> list[tuple[float, float]]:
-        row, col, high, broad = along * length, across * width, long * length / 2, wide * width / 2
-        return [(row - high, col - broad), (row + high, col - broad), (row + high, col + broad), (row - high, col + broad)]
-
-    if kind == "ferry":
-        return [(box(-0.05, 0.68, 0, 0.74), white, 3.0), (box(0.05, 0.3, 0, 0.5), white * 0.9, 2.0), (box(-0.2, 0.07, 0, 0.2), white * 0.5, 3.0)]
-    if kind == "yacht":
-        return [(box(-0.08, 0.42, 0, 0.6), white * 0.8, 1.5), (box(0.02, 0.14, 0, 0.5), np.full(3, 50, np.float32), 0.2)]
-    blocks = [(box(-0.38, 0.11, 0, 0.82), white, 6.0), (box(-0.44, 0.04, 0, 0.22), varied(rng, _HULLS), 4.0)]
-    if kind == "container":
-        for stack in range(7):
-            for lane in (-0.25, 0.0, 0.25):
-                if rng.random() < 0.85:
-                    colour = rng.choice([[150, 60, 48], [60, 84, 124], [200, 196, 190], [70, 104, 84], [168, 120, 60]]).astype(np.float32)
-                    blocks.append((box(-0.27 + 0.095 * stack, 0.085, lane, 0.24), colour * np.float32(rng.uniform(0.8, 1.1)), 2.0))
-    if kind == "cargo":
-        hatch = rng.uniform(60, 170, 3).astype(np.float32) * 0.5 + 60
-        blocks += [(box(-0.22 + 0.155 * number, 0.125, 0, 0.62), hatch, 1.5) for number in range(4)]
-        blocks += [(box(-0.145 + 0.31 * number, 0.014, 0, 0.5), white * 0.85, 5.0) for number in range(2)]
-    if kind == "tanker":
-        blocks += [(box(0.03, 0.62, 0, 0.07), white * 0.8, 1.0), (box(0.0, 0.02, 0, 0.7), white * 0.7, 1.0)]
-        blocks += [(box(-0.2 + 0.14 * number, 0.018, side, 0.12), white * 0.75, 1.0) for number in range(5) for side in (-0.25, 0.25)]
-    if kind == "barge":
-        cargo = rng.uniform(50, 170, 3).astype(np.float32)
-        blocks.append((box(0.07, 0.68, 0, 0.74), cargo, -1.0))
-    return blocks
-
-
-def _paint_wake(canvas: Canvas, look: Look, centre: Spot, length: float, width: float, angle: float, shift: int) -> None:
-    """Churned water behind the stern and a bow wave to both sides."""
-    around = rectangle(centre, 4.5 * length, 2 * length, angle)
-    for region in canvas.regions(around):
-        along, across = local_frame(region, centre, angle)
-        behind = -(along + np.float32(0.45 * length))
-        spread = np.float32(0.42 * width) + np.clip(behind, 0, None) * np.float32(0.05)
-        fade = np.exp(-np.clip(behind, 0, None) / np.float32(0.8 * length)) * (behind > 0)
-        foam = np.clip(1 - np.abs(across) / spread, 0, 1) * fade
-        from_bow = np.float32(0.46 * length) - along
-        arm = np.abs(np.abs(across) - np.float32(0.25 * width) - from_bow * np.float32(0.2))
-        bow_fade = np.exp(-np.clip(from_bow, 0, None) / np.float32(0.7 * length)) * (from_bow > 0)
-        foam += np.clip(1 - arm / np.float32(0.1 * width + 1), 0, 1) * bow_fade * np.float32(0.6)
-        foam *= np.clip(0.75 + 0.35 * look.mottle.at(region, shift), 0, 1.2)
-        water = canvas.cover[region[0] : region[2], region[1] : region[3]] == 5
-        canvas.blend(region, np.array([214, 222, 222], np.float32), np.clip(foam * 0.75, 0, 0.9) * water)
-
-
-def paint_parking(canvas: Canvas, look: Look, rng: np.random.Generator, centre: Spot, size_m: tuple[float, float], angle: float) -> None:
-    """A parking lot: stall lines and rows of cars, all computed from each pixel's place in the lot."""
-    corners = rectangle(centre, size_m[0] / look.gsd_m, size_m[1] / look.gsd_m, angle)
-    surface = look.road * np.float32(rng.uniform(0.85, 1.15))
-    fullness = rng.uniform(0.35, 0.95)
-    stall, bay = 2.7, 16.0  # a bay is two rows of 5 m stalls and a 6 m aisle
-    taken = rng.random((512, 64)) < fullness
-    grey = rng.choice([30.0, 60.0, 110.0, 165.0, 205.0, 235.0], (512, 64)) * rng.uniform(0.9, 1.1, (512, 64))
-    tint = np.where(rng.random((512, 64, 1)) < 0.35, rng.uniform(0.35, 1.35, (512, 64, 3)), 1.0)
-    paints = np.clip(grey[..., None] * tint, 12, 245).astype(np.float32)
-    jitter = rng.normal(0, 0.18, (512, 64)).astype(np.float32)
-    line_light = rng.uniform(0.15, 0.5)
-    start = (size_m[1] % bay) / 2
-    shift = int(rng.integers(1 << 16))
-    turn = np.array([np.cos(angle), np.sin(angle)])
-    sun_local = np.array([look.sun[0] * turn[0] + look.sun[1] * turn[1], -look.sun[0] * turn[1] + look.sun[1] * turn[0]])
-    shade_m = sun_local * look.shadow_per_m * look.gsd_m * 1.3
-
-    def car_at(along_m: Floats, across_m: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-        """Opacity of a car, stall and row numbers, and the place along the car, of (h, w) lot coordinates in metres."""
-        place = np.clip(np.floor(along_m / stall), 0, 511).astype(np.int32)
-        number = np.floor((across_m - start) / bay)
-        within = across_m - start - number * bay
-        second = within > 8
-        row = np.clip(number * 2 + second, 0, 63).astype(np.int32)
-        # Rows stand back to back across the border of two bays, noses to the aisle in the middle.
-        from_front = np.where(second, within - 11.0, within) - 2.5 - jitter[place, row]
-        beside = along_m - (place + np.float32(0.5)) * stall - jitter[place, row] * 0.4
-        edge = np.minimum(0.95 - np.abs(beside), 2.25 - np.abs(from_front)) / np.float32(look.gsd_m)
-        inside_lot = (number >= 0) & (across_m - start < np.floor(size_m[1] / bay) * bay) & (along_m > 1) & (along_m < size_m[0] - 1)
-        return soft(edge) * (taken[place, row] & inside_lot), place, row, from_front
-
-    for region in canvas.regions(corners, 2):
-        inside = inside_px(corners, region)
-        alpha = soft(inside)
-        light = 1 + look.mottle.at(region, shift) * np.float32(0.03) + look.grain.at(region, shift + 1) * np.float32(0.02)
-        canvas.blend(region, surface[:, None, None] * light, alpha)
-        along, across = local_frame(region, centre, angle)
-        along_m = along * np.float32(look.gsd_m) + np.float32(size_m[0] / 2)
-        across_m = across * np.float32(look.gsd_m) + np.float32(size_m[1] / 2)
-        within = (across_m - start) % bay
-        beside = np.abs(along_m / stall - np.round(along_m / stall)) * np.float32(stall / look.gsd_m)
-        lines = soft(0.5 - beside + 0.3) * ((within < 5) | (within > 11)) * np.float32(line_light)
-        canvas.blend(region, np.full(3, 225, np.float32), lines * (inside > 2))
-        shadow = car_at(along_m + np.float32(shade_m[0]), across_m + np.float32(shade_m[1]))[0]
-        canvas.shade(region, 1 - shadow * np.float32(look.shadow) * alpha)
-        car, place, row, from_front = car_at(along_m, across_m)
-        colours = np.moveaxis(paints[place, row], -1, 0)
-        glass = np.abs(np.abs(from_front) - 0.95) < 0.33
-        canvas.blend(region, np.where(glass, np.float32(46), colours), car * alpha)
-        canvas.mark(region, alpha > 0.5, "parking lot")
-
-
-def car(canvas: Canvas, look: Look, rng: np.random.Generator, spot: Spot, angle: float) -> None:
-    """One car or lorry on a road."""
-    length = 4.5 if rng.random() < 0.85 else rng.uniform(8, 15)
-    outline = rectangle(spot, length / look.gsd_m, (1.85 if length < 5 else 2.5) / look.gsd_m, angle)
-    colour = np.full(3, rng.choice([30, 70, 120, 180, 225, 240]), np.float32)
-    if rng.random() < 0.3:
-        colour *= rng.uniform(0.4, 1.2, 3).astype(np.float32)
-    _small_block(canvas, look, outline, colour, 1.4 if length < 5 else 3.0)
-
-
-def tree(canvas: Canvas, look: Look, spot: Spot, radius_m: float, light: float) -> None:
-    """A single crown with its shadow."""
-    radius = radius_m / look.gsd_m
-    points = np.array([spot, np.add(spot, look.shadow_shift(radius_m * 1.6))])
-    region = canvas.region(points, radius + 2)
+def paint_tree(canvas: Canvas, look: Look, tree: Tree) -> None:
+    """A crown, bright on the sun's side."""
+    region, inside = _crown(canvas, look, tree.spot, tree)
     if region is None:
         return
+    down, right = local_frame(region, tree.spot, 0.0)
+    sunward = (down * np.float32(look.sun[0]) + right * np.float32(look.sun[1])) * np.float32(
+        look.gsd_m / tree.radius_m
+    )
+    leaves = look.canopy.at(region, int(tree.spot[1]))
+    light = np.float32(tree.light) * (1 + np.float32(0.28) * sunward + np.float32(0.10) * leaves)
+    canvas.blend(region, look.forest[:, None, None] * light, soft(inside, 1.5))
+
+
+def _crown(canvas: Canvas, look: Look, spot: Spot, tree: Tree) -> tuple[Region | None, Floats]:
+    """The region of a crown at a spot and its ragged (h, w) distance to the edge, pixels."""
+    radius = tree.radius_m / look.gsd_m
+    region = canvas.region(np.array([spot]), 1.4 * radius + 2)
+    if region is None:
+        return None, np.zeros((0, 0), np.float32)
     down, right = local_frame(region, spot, 0.0)
-    shift = look.shadow_shift(radius_m * 1.6)
-    rough = look.mottle.at(region, int(spot[0])) * np.float32(0.13 * radius)
-    shadow = soft(np.float32(radius) + rough - np.hypot(down - np.float32(shift[0]), right - np.float32(shift[1])), 2)
-    canvas.shade(region, 1 - shadow * np.float32(look.shadow))
-    towards = (down * np.float32(look.sun[0]) + right * np.float32(look.sun[1])) / np.float32(radius)
-    shaded = light * (1 + np.float32(0.28) * towards + np.float32(0.10) * look.canopy.at(region, int(spot[1])))
-    canvas.blend(region, look.forest[:, None, None] * shaded, soft(np.float32(radius) + rough - np.hypot(down, right), 1.5))
+    ragged = look.mottle.at(region, int(tree.spot[0])) * np.float32(0.13 * radius)
+    return region, np.float32(radius) + ragged - np.hypot(down, right)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from rsqa.scenes.canvas import STRAIGHT, Canvas, Floats, Points, Region, Warp, inside_px, local_frame, soft
+from rsqa.scenes.canvas import Canvas, Floats, Points, Region, Warp, inside_px, local_frame, rectangle, soft
 from rsqa.scenes.look import Look
+from rsqa.scenes.scene import COVERS
 from rsqa.scenes.styles import varied
 
 
@@ -22,10 +23,15 @@ def paint_open(
     shift = int(rng.integers(1 << 16))
     rough = {"grass": 0.055, "bare": 0.05, "paved": 0.025}[cover]
     edge_px = edge_m / look.gsd_m
+    blur_px = 1.0 if cover == "paved" else rng.uniform(1.0, 6.0) / look.gsd_m
     for region in canvas.regions(warp.to_pixels(corners), 40 + edge_px):
         distance = inside_px(corners, region, warp) + look.mottle.at(region, shift) * np.float32(0.5 * edge_px)
-        alpha = soft(distance)
-        light = 1 + look.mottle.at(region, shift + 1) * np.float32(rough) + look.grain.at(region, shift + 2) * np.float32(rough)
+        alpha = soft(distance, blur_px)
+        light = (
+            1
+            + look.mottle.at(region, shift + 1) * np.float32(rough)
+            + look.grain.at(region, shift + 2) * np.float32(rough)
+        )
         mix = np.clip(look.cloud.at(region, shift + 3) * 0.5 + look.mottle.at(region, shift + 4) * 0.25, 0, 1)
         mix *= np.float32(patchy)
         colour = _mixed(base, other, mix) * light
@@ -61,8 +67,10 @@ def paint_field(canvas: Canvas, look: Look, rng: np.random.Generator, corners: P
         number = across * np.float32(1 / strip_px)
         index = np.floor(number)
         light = strips[index.astype(np.int32) % 1024]
-        light += np.cos(across * np.float32(2 * np.pi / row_px)) * np.float32(rows_light) * (
-            1 + np.float32(0.4) * look.mottle.at(region, shift + 2)
+        light += (
+            np.cos(across * np.float32(2 * np.pi / row_px))
+            * np.float32(rows_light)
+            * (1 + np.float32(0.4) * look.mottle.at(region, shift + 2))
         )
         wheel = np.abs(number - index - np.float32(0.5)) * np.float32(strip_px * look.gsd_m)
         wheel_mark = np.clip(1.2 - np.abs(wheel - 1.0) * 1.6, 0, 1) * (index % tram_every == 0)
@@ -74,9 +82,7 @@ def paint_field(canvas: Canvas, look: Look, rng: np.random.Generator, corners: P
         canvas.mark(region, distance > 0, "field")
 
 
-def paint_forest(
-    canvas: Canvas, look: Look, rng: np.random.Generator, corners: Points, warp: Warp, cover: str | None = "forest"
-) -> None:
+def paint_forest(canvas: Canvas, look: Look, rng: np.random.Generator, corners: Points, warp: Warp) -> None:
     """Closed tree crowns; the outline is eaten into by several metres and throws a shadow."""
     base = look.forest * np.exp(rng.normal(0, 0.08, 3)).astype(np.float32)
     other = varied(rng, look.style.forest)
@@ -89,22 +95,24 @@ def paint_forest(
         distance = inside_px(corners, region, warp) + ragged_edge + look.canopy.at(region, shift) * np.float32(1.5)
         shadow = inside_px(corners + np.array([down, right]), region, warp) + ragged_edge
         canvas.shade(region, 1 - soft(shadow, 3) * np.float32(look.shadow * 0.8))
-        light = 1 + look.canopy.at(region, shift) * np.float32(contrast) + look.cloud.at(region, shift + 1) * np.float32(0.05)
+        light = (
+            1
+            + look.canopy.at(region, shift) * np.float32(contrast)
+            + look.cloud.at(region, shift + 1) * np.float32(0.05)
+        )
         mix = np.clip(0.3 + 0.5 * look.mottle.at(region, shift + 2), 0, 1) * np.float32(0.6)
         alpha = soft(distance, 2)
         canvas.blend(region, _mixed(base, other, mix) * np.clip(light, 0.2, 2), alpha)
-        if cover is not None:
-            canvas.mark(region, alpha > 0.5, cover)
+        canvas.mark(region, alpha > 0.5, "forest")
 
 
 def paint_water(
     canvas: Canvas, look: Look, rng: np.random.Generator, corners: Points, warp: Warp, ragged_m: float
 ) -> None:
     """Water with ripples, sediment and a bank; ragged_m 0 is a quay wall."""
-    deep = look.water * np.exp(rng.normal(0, 0.06))
-    shallow = 0.55 * look.water + 0.45 * (look.bare if rng.random() < 0.5 else look.forest)
-    bank = look.bare if rng.random() < 0.5 else look.forest * 0.9
-    ripple = rng.uniform(0.015, 0.06)
+    deep = look.water * np.exp(rng.normal(0, 0.02))
+    shallow = 0.55 * look.water + 0.45 * look.shore
+    ripple = rng.uniform(0.01, 0.045)
     sediment = rng.uniform(0.0, 0.6)
     shelf_px = rng.uniform(3, 18) / look.gsd_m
     shift = int(rng.integers(1 << 16))
@@ -114,11 +122,19 @@ def paint_water(
         if distance.max() < -3 * ragged - 4:
             continue
         if ragged > 0:
-            distance += look.cloud.at(region, shift) * np.float32(ragged) + look.mottle.at(region, shift + 1) * np.float32(0.1 * ragged)
-            canvas.blend(region, _broad(bank) * (1 + look.mottle.at(region, shift + 2) * np.float32(0.06)), soft(distance + 2 / look.gsd_m, 3))
+            distance += look.cloud.at(region, shift) * np.float32(ragged) + look.mottle.at(
+                region, shift + 1
+            ) * np.float32(0.1 * ragged)
+            land = canvas.cover[region[0] : region[2], region[1] : region[3]] != COVERS.index("water")
+            mud = _broad(look.shore) * (1 + look.mottle.at(region, shift + 2) * np.float32(0.06))
+            canvas.blend(region, mud, soft(distance + np.float32(2 / look.gsd_m), 3) * land)
         near = np.exp(-np.clip(distance, 0, None) / np.float32(shelf_px)) * np.float32(0.8 if ragged > 0 else 0.15)
         mix = np.clip(near + np.clip(look.cloud.at(region, shift + 3), 0, 2) * np.float32(0.35 * sediment), 0, 1)
-        light = 1 + look.waves.at(region, shift + 4) * np.float32(ripple) + look.grain.at(region, shift + 5) * np.float32(0.008)
+        light = (
+            1
+            + look.waves.at(region, shift + 4) * np.float32(ripple)
+            + look.grain.at(region, shift + 5) * np.float32(0.008)
+        )
         light += look.cloud.at(region, shift + 6) * np.float32(0.025)
         alpha = soft(distance)
         canvas.blend(region, _mixed(deep, shallow, mix) * light, alpha)
@@ -150,7 +166,12 @@ def paint_road(
         beside, along = _to_segment(region, start, end)
         alpha = soft(half - beside)
         wheel = np.cos(beside * (4 * np.pi / half)) * np.float32(0.03)
-        light = 1 + wheel + look.mottle.at(region, shift + 1) * np.float32(0.03) + look.grain.at(region, shift + 2) * np.float32(0.025)
+        light = (
+            1
+            + wheel
+            + look.mottle.at(region, shift + 1) * np.float32(0.03)
+            + look.grain.at(region, shift + 2) * np.float32(0.025)
+        )
         canvas.blend(region, _broad(surface) * light, alpha)
         canvas.mark(region, alpha > 0.5, "road")
         if marked:
@@ -161,10 +182,23 @@ def paint_road(
             canvas.blend(region, np.full(3, 215, np.float32), np.maximum(dashes, edges * 0.7) * strength)
 
 
-def paint_strip(canvas: Canvas, corners: Points, colour: Floats, opacity: float, width_px: float = 1.0) -> None:
-    """A plain convex mark: a line, a slab, a stripe. Changes no cover."""
-    for region in canvas.regions(corners, width_px + 1):
-        canvas.blend(region, colour, soft(inside_px(corners, region, STRAIGHT), width_px) * np.float32(opacity))
+def paint_strip(canvas: Canvas, corners: Points, colour: Floats, opacity: float, cover: str | None = None) -> None:
+    """A plain convex mark: a line, a court, a pool. Changes the cover only when told to."""
+    for region in canvas.regions(corners, 2):
+        alpha = soft(inside_px(corners, region))
+        canvas.blend(region, colour, alpha * np.float32(opacity))
+        if cover is not None:
+            canvas.mark(region, alpha > 0.5, cover)
+
+
+def paint_line(
+    canvas: Canvas, start: tuple[float, float], end: tuple[float, float], width_m: float, colour: Floats, opacity: float
+) -> None:
+    """A straight line of paint or a wall between two pixels."""
+    middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
+    down, right = end[0] - start[0], end[1] - start[1]
+    corners = rectangle(middle, float(np.hypot(down, right)), width_m / canvas.gsd_m, float(np.arctan2(right, down)))
+    paint_strip(canvas, corners, np.asarray(colour, np.float32), opacity)
 
 
 def _stretches(points: Points) -> list[tuple[Points, Points, float]]:

@@ -18,8 +18,10 @@ ABSENT_BELOW = {"field": 0.01, "forest": 0.01, "water": 0.004, "road": 0.002, "p
 BUILT = ("paved", "road", "building", "parking lot")
 URBAN_FROM, RURAL_BELOW = 0.30, 0.12
 """Share of built ground that makes a window urban or rural."""
-MAIN_FROM = 0.55
-"""Share of the window that a cover needs to be its theme."""
+MAIN_FROM, MAIN_LEAD = 0.45, 1.4
+"""Share of the window that a cover needs to be its theme, and how many times the next cover it must be."""
+WORKS = (("harbour", "ship", 2), ("airfield", "plane", 2), ("tank farm", "storage tank", 3))
+"""Themes that show by what stands in them: (theme, object, least number)."""
 THEMES = ("farmland", "forest", "water", "open land", "built-up area", "harbour", "airfield", "tank farm")
 
 
@@ -47,7 +49,9 @@ def truth(scene: Scene, window: Window) -> WindowTruth:
     if not (0 <= row0 < row1 <= height and 0 <= col0 < col1 <= width):
         raise ValueError(f"window {window} must be (row0, col0, row1, col1) inside {height} x {width} pixels")
     shares = np.bincount(scene.cover[row0:row1, col0:col1].ravel(), minlength=len(COVERS))
-    fractions = {name: float(share) / ((row1 - row0) * (col1 - col0)) for name, share in zip(COVERS, shares, strict=True)}
+    fractions = {
+        name: float(share) / ((row1 - row0) * (col1 - col0)) for name, share in zip(COVERS, shares, strict=True)
+    }
     inside: list[tuple[str, float, float, float, float]] = []
     cut: set[str] = set()
     for thing in scene.objects:
@@ -83,22 +87,23 @@ def _urban(fractions: dict[str, float]) -> bool | None:
 
 
 def _main(fractions: dict[str, float], found: dict[str, int], cut: set[str], urban: bool | None) -> str | None:
-    """The theme: works that show several of their objects, else the cover of more than half of the window."""
-    works = [
-        theme
-        for theme, label, least in (("harbour", "ship", 2), ("airfield", "plane", 2), ("tank farm", "storage tank", 3))
-        if found[label] >= least
-    ]
+    """The theme: works that show several of their objects, else the cover that rules the window."""
+    works = [theme for theme, label, least in WORKS if found[label] >= least]
     if works:
-        return works[0] if len(works) == 1 else None
-    if cut & {"ship", "plane", "storage tank"}:
+        moored = fractions["paved"] >= 0.05  # several ships on open water are no harbour
+        return works[0] if len(works) == 1 and (works[0] != "harbour" or moored) else None
+    if cut & {label for _, label, _ in WORKS}:
         return None
-    for theme, cover in (("farmland", "field"), ("forest", "forest"), ("water", "water")):
-        if fractions[cover] >= MAIN_FROM:
-            return theme
-    if fractions["grass"] + fractions["bare"] >= MAIN_FROM and found["building"] == 0 and "building" not in cut:
-        return "open land"
-    return "built-up area" if urban and found["building"] >= 4 else None
+    if urban and found["building"] >= 4:
+        return "built-up area"
+    ground = {
+        "farmland": fractions["field"], "forest": fractions["forest"], "water": fractions["water"],
+        "open land": fractions["grass"] + fractions["bare"],
+    }  # fmt: skip
+    second, first = sorted(ground, key=ground.__getitem__)[-2:]
+    ruled = ground[first] >= MAIN_FROM and ground[first] >= MAIN_LEAD * ground[second]
+    built_on = first == "open land" and (found["building"] > 0 or "building" in cut)
+    return first if ruled and not built_on and not urban else None
 
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")

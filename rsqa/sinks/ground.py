@@ -56,7 +56,7 @@ def on_earth(wkt: str) -> bool:
 def common_crs(crs_wkts: Iterable[str]) -> str:
     """-> the system that one table of all sources can have: the WKT they share, else OGC:CRS84.
 
-    Raises InputError when there are several and not all of them are on Earth.
+    Raises SourceRefused when there are several and not all of them are on Earth.
     """
     systems = {crs_label(wkt): wkt for wkt in crs_wkts}
     if len(systems) == 1:

@@ -46,7 +46,7 @@ def write_item(
     geometry, bbox = _footprint(sources)
     start, end = _times(sources)
     about: dict[str, Any] = {
-        "title": f"Answers to {len(questions)} questions on {len(sources)} sources",
+        "title": "Answers per tile",
         "description": "; ".join(question.text for question in questions),
         "processing:level": "L4",
         "processing:lineage": lineage,

@@ -38,7 +38,9 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progr
     part.mkdir(parents=True)
     save_file(_tensors(model), part / "model.safetensors")
     torch.save(optimizer.state_dict(), part / "optimizer.pt")
-    (part / "progress.json").write_text(json.dumps({"step": progress.step, "seconds": progress.seconds}), encoding="utf-8")
+    (part / "progress.json").write_text(
+        json.dumps({"step": progress.step, "seconds": progress.seconds}), encoding="utf-8"
+    )
     for file in (*part.iterdir(), part):
         _flush(file)
     part.rename(done)

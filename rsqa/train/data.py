@@ -27,6 +27,7 @@ from rsqa.train import words
 from rsqa.train.turns import Asker, Facts, PresenceRates, Turn, turns_of
 
 IGNORE = -100
+CLASS_NAMES = tuple(dict.fromkeys((*words.UCM_NAMES.values(), *words.AID_NAMES.values())))
 BLEND_LEAST = 0.65
 """Least weight of the picture that the questions are about."""
 FILES = ("ucm", "aid", "vhr10", "airports")
@@ -81,7 +82,9 @@ def read_rows(data: Path, name: str) -> list[dict[str, Any]]:
     """All rows of `{name}.parquet`. Raises SourceMissing."""
     path = data / f"{name}.parquet"
     if not path.is_file():
-        raise SourceMissing(f"no {path.name} in the data folder; --data must name the folder of {', '.join(FILES)}.parquet")
+        raise SourceMissing(
+            f"no {path.name} in the data folder; --data names the folder with {', '.join(FILES)}.parquet"
+        )
     rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
     return rows
 
@@ -103,7 +106,8 @@ def picture_of(source: str, row: dict[str, Any]) -> Picture:
     if source == "ucm":
         return Picture(row["id"], pixels, ucm_facts(row))
     if source == "aid":
-        return Picture(row["id"], pixels, class_facts(words.AID_NAMES[row["cls"]], tuple(words.AID_NAMES.values()), row))
+        family = tuple(words.AID_NAMES.values())
+        return Picture(row["id"], pixels, class_facts(words.AID_NAMES[row["cls"]], family, row))
     boxed = frozenset(_BOX_NOUNS.values()) if source == "vhr10" else frozenset({"airplane"})
     objects = tuple(
         (_BOX_NOUNS[o["label"]], (o["box"][1] + o["box"][3]) / 2, (o["box"][0] + o["box"][2]) / 2)
@@ -118,12 +122,14 @@ def class_facts(name: str, family: tuple[str, ...], row: dict[str, Any]) -> Fact
     """What a scene class implies."""
     implied = words.IMPLIED[name]
     urban = True if name in words.URBAN else False if name in words.RURAL else None
-    captions = tuple(" ".join(c.lower().split()).removesuffix(" .").removesuffix(".") + "." for c in row["captions"] or ())
+    said = (" ".join(caption.lower().split()) for caption in row["captions"] or ())
+    captions = tuple(caption.removesuffix(".").rstrip() + "." for caption in said)
     return Facts(implied.present, implied.absent, {}, name, family, urban, captions=captions)
 
 
 UCM_LABELS = (
-    "airplane", "bare-soil", "buildings", "cars", "chaparral", "court", "dock", "field", "grass", "mobile-home", "pavement",
+    "airplane", "bare-soil", "buildings", "cars", "chaparral", "court", "dock", "field", "grass", "mobile-home",
+    "pavement",
     "sand", "sea", "ship", "tanks", "trees", "water",
 )  # fmt: skip
 
@@ -229,6 +235,10 @@ class Batch:
     """(B, S) the token that must follow, IGNORE where it is not an answer's or the end."""
     kind: NDArray[np.object_]
     """(B, turns) what each turn is, None where there is none."""
+    nouns: Tensor
+    """(B, nouns) 1 present, 0 absent, -1 unknown, in the order of words.NOUNS."""
+    scene: Tensor
+    """(B,) index into CLASS_NAMES, IGNORE where the class is unknown."""
 
 
 def blended(pixels: Tensor, chance: float, rng: Rng) -> Tensor:
@@ -239,9 +249,25 @@ def blended(pixels: Tensor, chance: float, rng: Rng) -> Tensor:
     return weight * pixels + (1 - weight) * pixels[torch.from_numpy(rng.permutation(b))]
 
 
-def packed(pixels: Tensor, turns: Sequence[Sequence[Turn]], encode: Callable[[str], list[int]], end: int,
-           length: int) -> Batch:  # fmt: skip
-    """Pack the turns of each picture in one row, as many as fit in `length` tokens. The shape is always the same: CPU kernels are built once per shape."""
+def hints(facts: Sequence[Facts]) -> tuple[Tensor, Tensor]:
+    """What is known of each picture, as the targets `Batch.nouns` and `Batch.scene`."""
+    nouns = [[1 if noun in f.present else 0 if noun in f.absent else -1 for noun in words.NOUNS] for f in facts]
+    scene = [CLASS_NAMES.index(f.name) if f.name else IGNORE for f in facts]
+    return torch.tensor(nouns), torch.tensor(scene)
+
+
+def packed(
+    pixels: Tensor,
+    facts: Sequence[Facts],
+    turns: Sequence[Sequence[Turn]],
+    encode: Callable[[str], list[int]],
+    end: int,
+    length: int,
+) -> Batch:
+    """Pack the turns of each picture in one row, as many as fit in `length` tokens.
+
+    The shape is always the same, because kernels for a CPU are built once per shape.
+    """
     rows = []
     for asked in turns:
         ids: list[int] = []
@@ -267,40 +293,47 @@ def packed(pixels: Tensor, turns: Sequence[Sequence[Turn]], encode: Callable[[st
     kind = np.full((len(rows), max(1, *(len(row[4]) for row in rows))), None, dtype=object)
     for i, row in enumerate(rows):
         kind[i, : len(row[4])] = row[4]
-    return Batch(pixels, table(0, end), table(1, -1), table(2, 0), table(3, IGNORE), kind)
+    return Batch(pixels, table(0, end), table(1, -1), table(2, 0), table(3, IGNORE), kind, *hints(facts))
 
 
 class Batches:
     """Draws batches from picture sets by their shares."""
 
     def __init__(
-        self, sets: Sequence[PictureSet], shares: Sequence[float], tokenizer: Any, asker: Asker, side: int, suffix_tokens: int
+        self,
+        sets: Sequence[PictureSet],
+        shares: Sequence[float],
+        tokenizer: Any,
+        asker: Asker,
+        side: int,
+        suffix_tokens: int,
     ) -> None:
         self.sets, self.asker, self.side, self.suffix_tokens = tuple(sets), asker, side, suffix_tokens
         self.shares = np.asarray(shares, dtype=np.float64) / np.sum(shares)
-        self.pool = tuple(dict.fromkeys((*words.UCM_NAMES.values(), *words.AID_NAMES.values())))
         self.end = int(tokenizer.convert_tokens_to_ids("<|im_end|>"))
         self.encode = lru_cache(maxsize=200_000)(lambda text: tokenizer.encode(text, add_special_tokens=False))
 
     def train(self, seed: tuple[int, ...], size: int, crop_min: float, jitter: float, blend: float) -> Batch:
         """The batch that `seed` (recipe, step, process) stands for: random pictures, views and questions."""
         rng = np.random.default_rng(seed)
-        chips, turns = [], []
+        chips, known, turns = [], [], []
         for which in rng.choice(len(self.sets), size=size, p=self.shares):
             source = self.sets[which]
             picture = source.pictures[int(rng.integers(len(source.pictures)))]
             chip, facts, upright = view(picture, crop_min, jitter, self.side, rng)
             chips.append(chip)
-            turns.append(turns_of(facts, source.rates, self.pool, self.asker, upright, rng))
+            known.append(facts)
+            turns.append(turns_of(facts, source.rates, CLASS_NAMES, self.asker, upright, rng))
         pixels = blended(torch.stack(chips), blend, rng)
-        return packed(pixels, turns, self.encode, self.end, self.suffix_tokens)
+        return packed(pixels, known, turns, self.encode, self.end, self.suffix_tokens)
 
     def whole(self, source: PictureSet, first: int, size: int, seed: int) -> Batch:
         """Pictures `first` to `first + size` of a set, whole, unturned and unjittered, with random questions."""
-        chips, turns = [], []
+        chips, known, turns = [], [], []
         for number in range(first, min(first + size, len(source.pictures))):
             picture = source.pictures[number]
             rng = np.random.default_rng([seed, number])
             chips.append(resample(torch.from_numpy(picture.pixels[None]), (self.side, self.side))[0])
-            turns.append(turns_of(facts_in(picture, None), source.rates, self.pool, self.asker, True, rng))
-        return packed(torch.stack(chips), turns, self.encode, self.end, self.suffix_tokens)
+            known.append(facts_in(picture, None))
+            turns.append(turns_of(known[-1], source.rates, CLASS_NAMES, self.asker, True, rng))
+        return packed(torch.stack(chips), known, turns, self.encode, self.end, self.suffix_tokens)

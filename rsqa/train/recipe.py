@@ -50,14 +50,16 @@ class Recipe:
     """Most text tokens packed behind one picture; turns that do not fit are left out."""
 
     # The optimisation.
-    batch: int = 64
+    batch: int = 48
     steps: int = 3000
     warmup: int = 150
     decay: int = 600
     """Last steps, in which the rate falls to zero; stable before."""
-    lr_vision: float = 1e-3
-    lr_merger: float = 1e-3
-    lr_language: float = 1e-3
+    lr_vision: float = 8e-4
+    lr_merger: float = 8e-4
+    lr_language: float = 8e-4
+    hint: float = 0.5
+    """Weight of the linear reading of nouns and class from the mean visual token."""
     weight_decay: float = 0.05
     clip: float = 1.0
     bf16: bool = True
@@ -93,7 +95,7 @@ def recipe_from_toml(text: str, overrides: Sequence[str] = ()) -> Recipe:
         if not isinstance(value, allowed) or (isinstance(value, bool) and kinds[key] != "bool"):
             raise RecipeError(f"recipe key {key!r} must be {kinds[key]}, got {value!r}")
     if "name" not in values:
-        raise RecipeError("recipe has no name; add name = \"…\"")
+        raise RecipeError('recipe has no name; add name = "…"')
     return Recipe(**values)
 
 

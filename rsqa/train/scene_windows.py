@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from rsqa.engines.preprocess import resample
 from rsqa.scenes.compose import make_scene
@@ -30,7 +31,8 @@ NOUN_OF = {
 }  # fmt: skip
 """Scene label -> key of words.NOUNS."""
 _ELSEWHERE = frozenset({
-    "baseball-field", "stadium", "track", "basketball-court", "railway", "church", "golf-course", "desert", "beach", "bridge",
+    "baseball-field", "stadium", "track", "basketball-court", "railway", "church", "golf-course", "desert", "beach",
+    "bridge",
     "overpass", "mountain", "chaparral", "mobile-home", "court", "pool",
 })  # fmt: skip
 """Nouns that no procedural scene holds."""
@@ -44,12 +46,17 @@ def window_facts(known: WindowTruth, rng: np.random.Generator) -> Facts:
         absent -= {"trees"}
     counts = {NOUN_OF[label]: n for label, n in known.counts.items() if n is not None}
     return Facts(
-        present=frozenset(present), absent=frozenset(absent) | _ELSEWHERE, counts={noun: n for noun, n in counts.items() if n},
-        urban=known.urban, main=known.main or "", main_options=THEMES if known.main else (), captions=(describe(known, rng).lower(),),
-    )  # fmt: skip
+        present=frozenset(present),
+        absent=frozenset(absent) | _ELSEWHERE,
+        counts={noun: n for noun, n in counts.items() if n},
+        urban=known.urban,
+        main=known.main or "",
+        main_options=THEMES if known.main else (),
+        captions=(describe(known, rng).lower(),),
+    )
 
 
-def render_windows(n: int, side: int, first_seed: int, style: str) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[Facts]]:
+def render_windows(n: int, side: int, first_seed: int, style: str) -> tuple[NDArray[np.uint8], list[Facts]]:
     """-> (n, 3, side, side) resampled windows and their facts; `PER_SCENE` from each scene."""
     pixels = np.empty((n, 3, side, side), dtype=np.uint8)
     facts = []

@@ -25,7 +25,9 @@ SPLIT = (
 """How Qwen2 cuts text before merging; digits stand alone."""
 CHAT_TEMPLATE = (
     "{% set images = namespace(n=0) %}{% for message in messages %}"
-    "{% if loop.first and message['role'] != 'system' %}<|im_start|>system\n" + DIRECT_SYSTEM + "<|im_end|>\n{% endif %}"
+    "{% if loop.first and message['role'] != 'system' %}<|im_start|>system\n"
+    + DIRECT_SYSTEM
+    + "<|im_end|>\n{% endif %}"
     "<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}<|im_end|>\n"
     "{% else %}{% for content in message['content'] %}"
@@ -44,7 +46,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     bpe = Tokenizer(models.BPE())
     bpe.normalizer = normalizers.NFC()
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -52,7 +57,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     )
     bpe.train_from_iterator(texts, trainer)
     bpe.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIAL])
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHAT_TEMPLATE,
         extra_special_tokens=[t for t in SPECIAL if t not in ("<|im_end|>", "<|endoftext|>")],
         model_max_length=4096, clean_up_tokenization_spaces=False,
@@ -62,7 +67,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 def corpus(sets: Iterable[PictureSet], style: PromptStyle, seed: int) -> Iterable[str]:
     """The texts that the nano model will read and write."""
     fixed = (DIRECT_SYSTEM, REASONING_SYSTEM, "<reasoning></reasoning><answer></answer>", "system\nuser\nassistant\n",
-             "{VQA} {CLS} {VG} {IT} {IDK}", "yes no rural urban more than 100", " open land, built-up area, harbour, airfield",
+             "{VQA} {CLS} {VG} {IT} {IDK}", "yes no rural urban more than 100",
+             " open land, built-up area, harbour, airfield",
              "A view of An aerial view of This tile shows An orthophoto of mixed ground")  # fmt: skip
     for text in fixed:
         yield from [text] * _REPEATS

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rsqa.tasks.prompts import PromptStyle, suffix_text
-from rsqa.tasks.question import COUNTS, YES_NO, Question
+from rsqa.tasks.question import COUNTS, YES_NO, Kind, Question
 from rsqa.train import words
 
 LISTED_CLASSES = (2, 12)
@@ -63,7 +63,7 @@ class Asker:
 
     def closed(self, text: str, answer: str, kind: str, options: tuple[str, ...] = YES_NO) -> Turn:
         """A yes/no, choice or count question, worded as the engine words it."""
-        what = "yesno" if options == YES_NO else "count" if options == COUNTS else "choice"
+        what: Kind = "yesno" if options == YES_NO else "count" if options == COUNTS else "choice"
         question = Question("q", text, what, options)
         return Turn(suffix_text(question, self.style), answer, kind)
 
@@ -173,11 +173,11 @@ def _casual(rng: np.random.Generator, text: str) -> str:
 
 
 def with_article(name: str) -> str:
-    """"airport" -> "an airport"; mass nouns and plurals stay bare."""
-    bare = ("farmland", "buildings", "chaparral", "storage tanks", "bare land", "dense residential", "medium residential",
-            "sparse residential")  # fmt: skip
-    if name in bare:
-        return f"a {name} area" if name.endswith("residential") else name
+    """The name as people say it: "an airport"; mass nouns and plurals stay bare."""
+    if name.endswith("residential"):
+        return f"a {name} area"
+    if name in ("farmland", "buildings", "chaparral", "storage tanks", "bare land"):
+        return name
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
@@ -231,7 +231,7 @@ class TurnShares:
 
 def turns_of(
     facts: Facts, rates: PresenceRates, pool: Sequence[str], asker: Asker, upright: bool, rng: np.random.Generator,
-    shares: TurnShares = TurnShares(),  # noqa: B008  frozen
+    shares: TurnShares = TurnShares(),
 ) -> list[Turn]:  # fmt: skip
     """All questions that this view of a picture is asked, in random order. `upright`: whole and unturned."""
     turns: list[Turn | None] = []

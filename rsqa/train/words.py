@@ -24,7 +24,9 @@ NOUNS: dict[str, Noun] = {
     "chaparral": Noun(("chaparral", "shrubland", "scrub"), ("shrubs", "bushes")),
     "court": Noun(("a court", "a tennis court", "a sports court"), ("courts", "tennis courts")),
     "dock": Noun(("a dock", "a pier"), ("docks", "piers")),
-    "field": Noun(("a field", "farmland", "a farm field", "cropland", "agricultural land"), ("fields", "crops", "farm fields")),
+    "field": Noun(
+        ("a field", "farmland", "a farm field", "cropland", "agricultural land"), ("fields", "crops", "farm fields")
+    ),
     "grass": Noun(("grass", "a lawn", "green grass")),
     "mobile-home": Noun(("a mobile home", "a trailer home"), ("mobile homes",)),
     "pavement": Noun(("pavement", "asphalt", "a paved area", "concrete")),
@@ -64,9 +66,11 @@ NOUNS: dict[str, Noun] = {
 }
 
 NEVER = (
-    "a volcano", "an iceberg", "snow", "a glacier", "a castle", "an elephant", "a whale", "a wind turbine", "a solar farm",
+    "a volcano", "an iceberg", "snow", "a glacier", "a castle", "an elephant", "a whale", "a wind turbine",
+    "a solar farm",
     "a waterfall", "a pyramid", "a coral reef", "a rocket", "a tank battle", "a rainbow", "a geyser", "lava", "a zebra",
-    "a windmill", "an oil rig", "a ferris wheel", "a rice terrace", "a quarry lake with ice", "a lighthouse", "a dinosaur",
+    "a windmill", "an oil rig", "a ferris wheel", "a rice terrace", "a quarry lake with ice", "a lighthouse",
+    "a dinosaur",
 )  # fmt: skip
 """Not in these pictures; asked rarely, so that an unknown noun leans to no."""
 
@@ -79,7 +83,8 @@ UCM_NAMES = {
     "storagetanks": "storage tanks", "tenniscourt": "tennis court",
 }  # fmt: skip
 AID_NAMES = {
-    "Airport": "airport", "BareLand": "bare land", "BaseballField": "baseball field", "Beach": "beach", "Bridge": "bridge",
+    "Airport": "airport", "BareLand": "bare land", "BaseballField": "baseball field", "Beach": "beach",
+    "Bridge": "bridge",
     "Center": "center", "Church": "church", "Commercial": "commercial area", "DenseResidential": "dense residential",
     "Desert": "desert", "Farmland": "farmland", "Forest": "forest", "Industrial": "industrial area", "Meadow": "meadow",
     "MediumResidential": "medium residential", "Mountain": "mountain", "Park": "park", "Parking": "parking lot",
@@ -87,18 +92,25 @@ AID_NAMES = {
     "River": "river", "School": "school", "SparseResidential": "sparse residential", "Square": "square",
     "Stadium": "stadium", "StorageTanks": "storage tanks", "Viaduct": "viaduct",
 }  # fmt: skip
-SAME_PLACE = ({"harbor", "port"}, {"overpass", "viaduct"}, {"airport", "runway", "airplane"}, {"park", "square", "resort"},
+SAME_PLACE = ({"harbor", "port"}, {"overpass", "viaduct"}, {"airport", "runway", "airplane"}, {"park", "square",
+"resort"},
               {"buildings", "commercial area", "center"}, {"bare land", "desert"}, {"farmland", "meadow"})  # fmt: skip
 """Class names that may both be right; never offered against each other across data sets."""
 
 URBAN = frozenset({
-    "airport", "buildings", "center", "church", "commercial area", "dense residential", "industrial area", "intersection",
-    "medium residential", "mobile home park", "overpass", "parking lot", "railway station", "school", "square", "stadium",
+    "airport", "buildings", "center", "church", "commercial area", "dense residential", "industrial area",
+    "intersection",
+    "medium residential", "mobile home park", "overpass", "parking lot", "railway station", "school", "square",
+    "stadium",
     "viaduct", "port", "tennis court",
 })  # fmt: skip
-RURAL = frozenset({"farmland", "forest", "chaparral", "desert", "meadow", "mountain", "bare land", "sparse residential"})
+RURAL = frozenset(
+    {"farmland", "forest", "chaparral", "desert", "meadow", "mountain", "bare land", "sparse residential"}
+)
 
-GENERIC = frozenset({"trees", "grass", "cars", "buildings", "road", "pavement", "bare-soil", "water", "residential", "pool"})
+GENERIC = frozenset(
+    {"trees", "grass", "cars", "buildings", "road", "pavement", "bare-soil", "water", "residential", "pool"}
+)
 """May be in nearly any scene: unknown unless a class says more."""
 
 # class name: surely there | may be there | generic things that surely are not. What is named nowhere is not there.
@@ -171,7 +183,8 @@ def _implied() -> dict[str, Implied]:
 IMPLIED = _implied()
 
 ASK_ONE = (
-    "Is there {}?", "Is there {}?", "Is there {} in the image?", "Is there {} in this picture?", "Does the image show {}?",
+    "Is there {}?", "Is there {}?", "Is there {} in the image?", "Is there {} in this picture?",
+    "Does the image show {}?",
     "Does this picture contain {}?", "Can you see {} in this image?", "Can you see {}?", "Is {} visible?",
     "Does the scene contain {}?", "Do you see {} here?", "Is {} present in the image?", "Does this tile contain {}?",
     "Is there {} here?", "Does the image contain {}?", "Is there {} in this area?",
@@ -179,10 +192,17 @@ ASK_ONE = (
 ASK_MASS = ("Is there any {}?", "Is there any {} in the image?", "Can you see any {}?", "Is some {} visible here?")
 ASK_MANY = (
     "Are there {}?", "Are there any {}?", "Are there any {} in the image?", "Are there {} in this picture?",
-    "Does the image show {}?", "Does this picture contain {}?", "Can you see any {}?", "Can you see {} in this picture?",
+    "Does the image show {}?", "Does this picture contain {}?", "Can you see any {}?",
+    "Can you see {} in this picture?",
     "Are {} visible?", "Do you see any {} here?", "Are {} present in the image?", "Are there some {} here?",
 )  # fmt: skip
-ASK_IS_THIS = ("Is this {}?", "Is it {}?", "Does the image show {}?", "Is this a picture of {}?", "Does this look like {}?")
+ASK_IS_THIS = (
+    "Is this {}?",
+    "Is it {}?",
+    "Does the image show {}?",
+    "Is this a picture of {}?",
+    "Does this look like {}?",
+)
 ASK_CLASS = (
     "What kind of scene is this?", "Which class is it?", "What is the land use?", "What does the image show?",
     "What type of area is this?", "Which scene is shown?", "What is this?", "Classify the image.",
@@ -190,20 +210,24 @@ ASK_CLASS = (
 )  # fmt: skip
 ASK_OF_LIST = (
     "Classify the image within one of the given classes: {}. Answer with one word or short phrase.",
-    "Which of these is it: {}?", "Which class is it? Choose one of: {}.", "What kind of scene is this? Choose one of: {}.",
+    "Which of these is it: {}?", "Which class is it? Choose one of: {}.",
+    "What kind of scene is this? Choose one of: {}.",
     "What is the land use? Choose one of: {}.", "What does the image show? Choose one of: {}.",
     "Which of the following best describes the image: {}?", "Which is it? Choose one of: {}.",
 )  # fmt: skip
 ASK_PAIR = ("Is it {} or {}?", "Is this {} or {}?", "Does the image show {} or {}?")
 ASK_COUNT = (
-    "How many {} are there?", "How many {} are there in the image?", "How many {} can you see?", "How many {} in the picture?",
+    "How many {} are there?", "How many {} are there in the image?", "How many {} can you see?",
+    "How many {} in the picture?",
     "How many {} are visible?", "What is the number of {}?", "Count the {}.", "How many {} does the image show?",
 )  # fmt: skip
 ASK_MORE = (
-    "Are there more {} than {}?", "Are there more {} than {} in the image?", "Is the number of {} larger than the number of {}?",
+    "Are there more {} than {}?", "Are there more {} than {} in the image?",
+    "Is the number of {} larger than the number of {}?",
 )  # fmt: skip
 ASK_AREA = (
-    "Is it a rural or an urban area?", "Is it a rural or an urban area", "Is this area rural or urban?", "Rural or urban?",
+    "Is it a rural or an urban area?", "Is it a rural or an urban area", "Is this area rural or urban?",
+    "Rural or urban?",
     "Is this an urban or a rural area?", "Is it urban or rural?",
 )  # fmt: skip
 ASK_CAPTION = (
@@ -212,17 +236,16 @@ ASK_CAPTION = (
 )  # fmt: skip
 ASK_MAIN = ("What covers most of the image?", "What is the main land cover?", "Which land cover is the largest?")
 
-NUMBER_WORDS = {
-    word: number
-    for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-        "eighteen nineteen twenty".split()
-    )
-} | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
+_BELOW_20 = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+NUMBER_WORDS = {word: n for n, word in enumerate(_BELOW_20)} | {word: 20 + 10 * n for n, word in enumerate(_TENS)}
 
 
 def number_in_digits(text: str) -> str | None:
-    """"twenty-eight" or "28" -> "28"; None where it is no plain number."""
+    """The number that "twenty-eight" or "28" means, as "28"; None where it is no plain number."""
     words = text.strip().lower().replace("-", " ").split()
     if len(words) == 1 and words[0].isdigit():
         return words[0]

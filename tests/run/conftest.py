@@ -31,9 +31,9 @@ class Asking:
 
     def command(self, *options: str) -> list[str]:
         return [
-            sys.executable, "-m", "rsqa", "ask", str(self.raster), *QUESTIONS, "--out", str(self.out), "--tile-px", "56",
-            "--part-tiles", "12", "--batch-size", "4", "--model", "rsqa.testing:EchoEngine", "--device", "cpu", "--quiet",
-            *options,
+            sys.executable, "-m", "rsqa", "ask", str(self.raster), *QUESTIONS, "--out", str(self.out),
+            "--tile-px", "56", "--part-tiles", "12", "--batch-size", "4", "--model", "rsqa.testing:EchoEngine",
+            "--device", "cpu", "--quiet", *options,
         ]  # fmt: skip
 
     def environment(self, delay_s: float = 0.0) -> dict[str, str]:
@@ -77,8 +77,8 @@ def raster(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("raster") / "noise.tif"
     pixels = np.random.default_rng(0).integers(0, 256, (3, 330, 600), dtype=np.uint8)
     with rasterio.open(
-        path, "w", driver="GTiff", height=330, width=600, count=3, dtype="uint8", crs="EPSG:32631", tiled=True,
-        blockxsize=112, blockysize=112, compress="deflate", photometric="RGB", transform=from_origin(5e5, 5e6, 0.5, 0.5),
+        path, "w", driver="GTiff", height=330, width=600, count=3, dtype="uint8", crs="EPSG:32631",
+        transform=from_origin(5e5, 5e6, 0.5, 0.5), tiled=True, blockxsize=112, blockysize=112, compress="deflate",
     ) as file:  # fmt: skip
         file.write(pixels)
     return path

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
+from itertools import pairwise
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -247,5 +248,5 @@ def test_reading_and_the_model_overlap(asking):
     model = sorted((s["start"], s["end"], s["slot"]) for s in spans if s["stage"] == "model")
     others = [(s["start"], s["end"], s["slot"]) for s in spans if s["stage"] in ("read", "write")]
     assert len({slot for _, _, slot in model}) == 2
-    assert all(end <= start for (_, end, _), (start, _, _) in zip(model, model[1:], strict=False))
+    assert all(end <= start for (_, end, _), (start, _, _) in pairwise(model))
     assert any(a < end and start < b and slot != other for start, end, slot in others for a, b, other in model)

@@ -223,7 +223,7 @@ def test_finish_refuses_while_parts_are_missing(tmp_path):
     report = ask(request(tmp_path, raster(tmp_path / "a.tif", noise(300, 300))))
     assert finish(report.out).exit_code == ExitCode.DONE
     next((report.out / "parts").iterdir()).unlink()
-    with pytest.raises(UsageError, match="parts of .* are done"):
+    with pytest.raises(UsageError, match=r"parts of .* are done"):
         finish(report.out)
 
 

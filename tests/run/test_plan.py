@@ -34,8 +34,8 @@ def source(name: str, height: int, width: int, crs: str = UTM[0], block: int = 2
 
 def plan(*sources: RasterSource, tile_px: int = 448, part_tiles: int = 64) -> Plan:
     return Plan(
-        sources=tuple(PlannedSource(s, tile_px, 1) for s in sources), questions=(WATER,), stretch=Stretch(), scale="auto",
-        gsd_m=None, min_valid=0.5, model=ModelRef("tinyrs", "", CARDS["tinyrs"], "ab"), dtype="float32",
+        sources=tuple(PlannedSource(s, tile_px, 1) for s in sources), questions=(WATER,), stretch=Stretch(),
+        scale="auto", gsd_m=None, min_valid=0.5, model=ModelRef("tinyrs", "", CARDS["tinyrs"], "ab"), dtype="float32",
         device_type="cpu", batch=8, part_tiles=part_tiles,
     )  # fmt: skip
 

@@ -280,5 +280,3 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_part(part):
     assert said == f"can't write {part}: File too large; free some space and run the same command again\n"
     assert part.read_bytes() == content
     assert list(part.parent.iterdir()) == [part]
-
-

@@ -98,7 +98,9 @@ class Spelling:
 
 
 def test_a_batch_is_a_function_of_its_seed(data):
-    batches = Batches([PictureSet.of("aid", read_parquet(data, "aid", "train"))], [1.0], Spelling(), Asker(NANO_STYLE), 28, 200)
+    batches = Batches(
+        [PictureSet.of("aid", read_parquet(data, "aid", "train"))], [1.0], Spelling(), Asker(NANO_STYLE), 28, 200
+    )
     first, again, other = (batches.train(seed, 8, 0.6, 0.2, 0.5) for seed in ((0, 3, 0), (0, 3, 0), (0, 4, 0)))
     assert torch.equal(first.pixels, again.pixels)
     assert torch.equal(first.ids, again.ids)
@@ -161,7 +163,14 @@ def test_ucm_labels_outrank_the_class(tmp_path):
              {"question": "How many trees in the picture?", "answer": "several"},
              {"question": "Does this picture contain trees?", "answer": "no"},
              {"question": "What is the location of the cars in this picture?", "answer": "left"}]  # fmt: skip
-    row = {"id": "17.jpg", "image": stream.getvalue(), "cls": "airplane", "labels": ["cars"], "captions": [], "vqa": json.dumps(asked)}
+    row = {
+        "id": "17.jpg",
+        "image": stream.getvalue(),
+        "cls": "airplane",
+        "labels": ["cars"],
+        "captions": [],
+        "vqa": json.dumps(asked),
+    }
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "ucm.parquet")
     facts = read_parquet(tmp_path, "ucm", part_of("17.jpg"))[0].facts
     assert "airplane" in facts.absent

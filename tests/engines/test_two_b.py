@@ -1,0 +1,49 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rsqa.engines.cards import CARDS
+from rsqa.engines.qwen2vl import load_qwen2vl
+from rsqa.engines.registry import find_model
+from rsqa.models.checkpoint import open_checkpoint
+from rsqa.tasks.parse import answers
+from rsqa.tasks.question import COUNTS, YES_NO, Question
+
+QUESTIONS = (
+    Question("water", "Is there water?", "yesno", YES_NO),
+    Question("scene", "Is it rural or urban?", "choice", ("rural", "urban")),
+    Question("ships", "How many ships are there?", "count", COUNTS),
+    Question("words", "Describe the scene.", "open"),
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    pytest.importorskip("dashscope")
+    from two_b import write_two_b
+
+    return write_two_b(tmp_path_factory.mktemp("two-b"))
+
+
+@pytest.mark.parametrize("card", ["tinyrs", "tinyrs-r1"])
+def test_the_2b_shape_answers_four_tiles(folder, card):
+    assert find_model(str(folder), card).card.name == card
+    checkpoint = open_checkpoint(folder)
+    assert len(checkpoint.weights) >= 4
+    engine = load_qwen2vl(replace(CARDS[card], max_new_tokens=6), checkpoint, "cpu", "bfloat16")
+    assert sum(p.numel() for p in engine.network.parameters()) == CARDS[card].parameters
+    chips = np.random.default_rng(0).integers(0, 256, (4, 3, 112, 112), dtype=np.uint8)
+    replies = engine.prepare(QUESTIONS, (112, 112), 4).answer(chips)
+    for question, reply in zip(QUESTIONS, replies, strict=True):
+        said = answers(question, reply, mass_floor=0.05, reasoning=engine.card.prompt.reasoning)
+        closed, reasoning = question.closed, engine.card.prompt.reasoning
+        assert set(said.status) == {"off_list" if closed and not reasoning else "truncated"}  # random weights know no answer
+        if closed and not reasoning:
+            assert np.isfinite(reply.option_logprob).all()
+            assert len(np.unique(reply.option_logprob, axis=0)) == 4
+        else:
+            assert not reply.finished.any()
+            assert np.isfinite(reply.token_logprob).all()
