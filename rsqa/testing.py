@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,9 @@ class EchoEngine:
 class EchoSession:
     """See `Session`."""
 
-    def __init__(self, engine: EchoEngine, questions: tuple[Question, ...], tile_shape: tuple[int, int], batch: int) -> None:
+    def __init__(
+        self, engine: EchoEngine, questions: tuple[Question, ...], tile_shape: tuple[int, int], batch: int
+    ) -> None:
         self._engine, self._questions, self._shape, self._batch = engine, questions, tile_shape, batch
 
     def answer(self, chips: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> list[Replies]:
@@ -139,7 +141,9 @@ class EngineContract:
                 assert reply.option_logprob.shape == (5, len(question.options))
                 assert reply.option_logprob.dtype == np.float32
             else:
-                assert reply.text is not None and reply.token_logprob is not None and reply.finished is not None
+                assert reply.text is not None
+                assert reply.token_logprob is not None
+                assert reply.finished is not None
                 assert all(isinstance(text, str) for text in reply.text)
                 assert reply.token_logprob.shape == reply.finished.shape == (5,)
 
@@ -175,7 +179,8 @@ class EngineContract:
         """No tiles give empty columns, no questions an empty list."""
         for question, reply in zip(self.questions, self.ask(engine, self.chips(0)), strict=True):
             column = reply.option_logprob if question.closed else reply.text
-            assert column is not None and len(column) == 0
+            assert column is not None
+            assert len(column) == 0
         assert engine.prepare([], self.tile_shape, 4).answer(self.chips(2)) == []
 
 
@@ -199,11 +204,12 @@ def write_random_checkpoint(folder: Path, seed: int = 0, words: Sequence[str] = 
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _byte_tokenizer(words)
     tokenizer.save(str(folder / "tokenizer.json"))
-    names = {name: tokenizer.token_to_id(name) for name in QWEN2VL_TOKENS}
+    names: dict[str, Any] = {name: tokenizer.token_to_id(name) for name in QWEN2VL_TOKENS}
+    dim = 48
     config = Qwen2VLConfig(
         text_config={
             "vocab_size": tokenizer.get_vocab_size() + 5,  # real checkpoints have spare rows too
-            "hidden_size": 48,
+            "hidden_size": dim,
             "intermediate_size": 96,
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
@@ -214,7 +220,14 @@ def write_random_checkpoint(folder: Path, seed: int = 0, words: Sequence[str] = 
             "eos_token_id": names["<|im_end|>"],
             "pad_token_id": names["<|endoftext|>"],
         },
-        vision_config={"depth": 2, "embed_dim": 32, "hidden_size": 48, "num_heads": 2, "mlp_ratio": 2, "patch_size": 14},
+        vision_config={
+            "depth": 2,
+            "embed_dim": 32,
+            "hidden_size": dim,
+            "num_heads": 2,
+            "mlp_ratio": 2,
+            "patch_size": 14,
+        },
         image_token_id=names["<|image_pad|>"],
         video_token_id=names["<|video_pad|>"],
         vision_start_token_id=names["<|vision_start|>"],
@@ -223,7 +236,7 @@ def write_random_checkpoint(folder: Path, seed: int = 0, words: Sequence[str] = 
     )
     generator = torch.Generator().manual_seed(seed)
     network = Qwen2VLForConditionalGeneration(config)
-    gains = {"embed_tokens": 0.25 * config.text_config.hidden_size**0.5, "q_proj": 3, "k_proj": 3, "o_proj": 2}
+    gains = {"embed_tokens": 0.25 * dim**0.5, "q_proj": 3, "k_proj": 3, "o_proj": 2}
     with torch.no_grad():
         for name, weight in network.named_parameters():
             if weight.ndim > 1:  # images must matter to the replies, yet float32 noise must not grow to a difference
@@ -241,10 +254,17 @@ def _byte_tokenizer(words: Sequence[str]) -> Tokenizer:
 
     tokenizer = Tokenizer(models.BPE())
     cut = pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     tokenizer.decoder = decoders.ByteLevel()
-    corpus = [*words, "Is there water? yes no rural urban <answer>rural</answer> <answer>yes</answer> more than 100 forest"]
-    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    corpus = [
+        *words,
+        "Is there water? yes no rural urban <answer>rural</answer> <answer>yes</answer> more than 100 forest",
+    ]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
     tokenizer.train_from_iterator(corpus * 3, trainer)
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in QWEN2VL_TOKENS])
     return tokenizer

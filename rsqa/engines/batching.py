@@ -46,9 +46,7 @@ def padded_batches(chips: NDArray[np.uint8], batch: int) -> Iterator[tuple[slice
         yield rows, np.concatenate([chips[rows], np.repeat(chips[rows][-1:], missing, axis=0)])  # a copy, in C order
 
 
-def default_batch(
-    model: ModelRef, tile_shape: tuple[int, int], device: str, dtype: str, processes: int = 1
-) -> int:
+def default_batch(model: ModelRef, tile_shape: tuple[int, int], device: str, dtype: str, processes: int = 1) -> int:
     """Tiles at a time for chips of `tile_shape` (H, W), when `processes` of this machine share `device`.
 
     Bounded by patches, by bytes of the chips, and by an estimate of what fits into the memory that is free now.
@@ -74,10 +72,14 @@ def memory_estimate(checkpoint: Checkpoint, card: ModelCard, tile_shape: tuple[i
     text: dict[str, Any] = config.get("text_config") or config  # the hub's files keep the language part at the top
     vision: dict[str, Any] = config["vision_config"]
     dim, inner, layers = int(text["hidden_size"]), int(text["intermediate_size"]), int(text["num_hidden_layers"])
-    kv_dim = dim // int(text["num_attention_heads"]) * int(text.get("num_key_value_heads") or text["num_attention_heads"])
+    kv_dim = (
+        dim // int(text["num_attention_heads"]) * int(text.get("num_key_value_heads") or text["num_attention_heads"])
+    )
     item, patches = _ITEM_BYTES[dtype], _patches(card, tile_shape)
     prefix = patches // 4 + 128  # visual tokens, system prompt and tags
-    held = 2 * layers * kv_dim * item * (2 * prefix + card.max_new_tokens)  # the shared prefix, and a copy to write behind
+    held = (
+        2 * layers * kv_dim * item * (2 * prefix + card.max_new_tokens)
+    )  # the shared prefix, and a copy to write behind
     seeing = patches * int(vision["embed_dim"]) * 18 * item
     per_token = (3 * inner + 10 * dim) * item
     reading = max(prefix, PACKED_TOKENS) * per_token + 2 * dim * item * (prefix + PACKED_TOKENS)

@@ -71,7 +71,12 @@ def _native_side(height: int, width: int) -> tuple[int, int]:
 
 
 _TINYRS = PromptStyle(
-    closed_tag="{VQA} ", count_tag="{IT} ", labels_tag="{CLS} ", boxes_tag="{VG} ", tail=" ", answer_ends=(f"\n{END}", END)
+    closed_tag="{VQA} ",
+    count_tag="{IT} ",
+    labels_tag="{CLS} ",
+    boxes_tag="{VG} ",
+    tail=" ",
+    answer_ends=(f"\n{END}", END),
 )
 _TINYRS_REASONING = PromptStyle(
     system=REASONING_SYSTEM,
@@ -109,7 +114,9 @@ def card_from_dict(raw: Mapping[str, Any], origin: str) -> ModelCard:
     """A card from what JSON holds; a key we do not know is an error. `origin` names the card in messages."""
     known = {f.name for f in fields(ModelCard)}
     if unknown := sorted(raw.keys() - known):
-        raise ModelError(f"model card {origin} has an unknown key {unknown[0]!r}; a card has {', '.join(sorted(known))}")
+        raise ModelError(
+            f"model card {origin} has an unknown key {unknown[0]!r}; a card has {', '.join(sorted(known))}"
+        )
     try:
         values = dict(raw)
         prompt = dict(values.pop("prompt", {}))
@@ -119,7 +126,9 @@ def card_from_dict(raw: Mapping[str, Any], origin: str) -> ModelCard:
                 values[pair] = tuple(values[pair])
         return ModelCard(prompt=PromptStyle(**prompt), **values)
     except (ValueError, TypeError) as error:
-        raise ModelError(f"model card {origin} can't be read ({error}); see `rsqa models` for the cards that ship") from error
+        raise ModelError(
+            f"model card {origin} can't be read ({error}); see `rsqa models` for the cards that ship"
+        ) from error
 
 
 def card_to_dict(card: ModelCard) -> dict[str, Any]:
@@ -136,7 +145,9 @@ def card_from_json(text: str, origin: str) -> ModelCard:
     try:
         raw = json.loads(text)
     except ValueError as error:
-        raise ModelError(f"model card {origin} is no JSON ({error}); see `rsqa models` for the cards that ship") from error
+        raise ModelError(
+            f"model card {origin} is no JSON ({error}); see `rsqa models` for the cards that ship"
+        ) from error
     if not isinstance(raw, dict):
         raise ModelError(f"model card {origin} holds a {type(raw).__name__}, a card is an object; see `rsqa models`")
     return card_from_dict(raw, origin)

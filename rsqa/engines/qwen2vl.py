@@ -37,18 +37,23 @@ class Qwen2VLEngine:
     """A network, its words and its card on one device."""
 
     def __init__(self, network: Any, words: Words, card: ModelCard) -> None:
-        """`network` is transformers' Qwen2VLForConditionalGeneration. ModelError when its shape is not that of Qwen2-VL."""
+        """`network`: transformers' Qwen2VLForConditionalGeneration. ModelError when its shape is not that of Qwen2-VL."""
         visual, text = network.model.visual, network.config.text_config
         unit = visual.patch_embed.patch_size * visual.spatial_merge_size
         if unit != PIXELS_PER_TOKEN:
-            raise ModelError(f"a visual token of this model covers {unit} pixels a side, that of Qwen2-VL {PIXELS_PER_TOKEN}")
+            raise ModelError(
+                f"a visual token of this model covers {unit} pixels a side, that of Qwen2-VL {PIXELS_PER_TOKEN}"
+            )
         if set(text.layer_types) != {"full_attention"}:
             raise ModelError("this model attends in sliding windows; rsqa runs full attention only")
         self.network, self.words, self.card = network, words, card
         self.device: torch.device = network.lm_head.weight.device
 
     def prepare(self, questions: Sequence[Question], tile_shape: tuple[int, int], batch: int) -> Qwen2VLSession:
-        """Ready the questions for chips of `tile_shape` (H, W), `batch` tiles at a time. QuestionError names the one that can't be asked."""
+        """Ready the questions for chips of `tile_shape` (H, W), `batch` tiles at a time.
+
+        QuestionError names the question that can't be asked.
+        """
         return Qwen2VLSession(self, tuple(questions), tile_shape, batch)
 
     def encode(self, chips: Tensor) -> Tensor:
@@ -99,7 +104,9 @@ def load_qwen2vl(card: ModelCard, checkpoint: Checkpoint, device: str, dtype: st
 class Qwen2VLSession:
     """Questions made ready for chips of one shape."""
 
-    def __init__(self, engine: Qwen2VLEngine, questions: tuple[Question, ...], tile_shape: tuple[int, int], batch: int) -> None:
+    def __init__(
+        self, engine: Qwen2VLEngine, questions: tuple[Question, ...], tile_shape: tuple[int, int], batch: int
+    ) -> None:
         for question in questions:
             engine.words.check(question)
         self._engine, self._questions, self._shape, self._batch = engine, questions, tile_shape, batch
@@ -113,7 +120,7 @@ class Qwen2VLSession:
         self._groups = pack([engine.words.branches(questions[i]) for i in self._scored], engine.device, PACKED_TOKENS)
 
     def answer(self, chips: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> list[Replies]:
-        """(N, 3, H, W) RGB chips -> one `Replies` per question. `valid` is not used: the model has no word for a hole."""
+        """(N, 3, H, W) RGB chips -> one `Replies` per question. `valid` is not used: the model knows no holes."""
         if chips.shape[1:] != (3, *self._shape):
             raise ValueError(f"session is for chips of {(3, *self._shape)}, got {chips.shape[1:]}")
         replies = [self._empty(i, len(chips)) for i in range(len(self._questions))]

@@ -56,7 +56,9 @@ class ReasonedScores:
             for group in self.groups_for(tail):
                 edges = _score_behind(network, prefix, group, read, written)
                 for share in group.shares:
-                    scores[:, share.options] = torch.where(rows, option_logprobs(edges, share), scores[:, share.options])
+                    scores[:, share.options] = torch.where(
+                        rows, option_logprobs(edges, share), scores[:, share.options]
+                    )
         return scores
 
     def text(self, tokens: list[int]) -> str:
@@ -73,7 +75,7 @@ class ReasonedScores:
 def _score_behind(
     network: Any, prefix: Prefix, group: Group, read: list[tuple[int, ...]], written: Generated
 ) -> Tensor:
-    """-> (B, E) edges of a group behind rows of their own length. The last token of each row is read again as the root."""
+    """-> (B, E) edges of a group behind rows of their own length; the last token of each is read again as the root."""
     device = group.ids.device
     ids = group.ids.repeat(len(read), 1)  # (B, S)
     ids[:, 0] = torch.tensor([row[-1] for row in read], device=device)

@@ -34,14 +34,19 @@ class ModelRef:
     name: str
     """`tinyrs-nano`, name of a folder, `owner/name@revision` on the hub, or `package.module:Class`."""
     folder: str
-    """Absolute path where it was found; empty when embedded or not made of files. May differ from machine to machine."""
+    """Absolute path where it was found, on this machine; empty when embedded or not made of files."""
     card: ModelCard
     weights_id: str
     """sha256 over the files that decide what the model says; empty when it is not made of files."""
 
     def to_json(self) -> dict[str, Any]:
         """What JSON holds of it."""
-        return {"name": self.name, "folder": self.folder, "card": card_to_dict(self.card), "weights_id": self.weights_id}
+        return {
+            "name": self.name,
+            "folder": self.folder,
+            "card": card_to_dict(self.card),
+            "weights_id": self.weights_id,
+        }
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> ModelRef:
@@ -74,14 +79,20 @@ def find_model(name: str | None = None, card: str | None = None) -> ModelRef:
         return _from_hub(name, card or shipped)
     names = [EMBEDDED, *CARDS]
     near = get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names)}, a folder, `owner/name` or `module:Class`"
+    hint = (
+        f"did you mean {near[0]!r}?"
+        if near
+        else f"choose one of {', '.join(names)}, a folder, `owner/name` or `module:Class`"
+    )
     raise ModelError(f"no model {name!r}; {hint}")
 
 
 def _from_folder(name: str, folder: Path, card: str | None, shown: str) -> ModelRef:
     checkpoint = open_checkpoint(folder)
     if card is None and not (folder / CARD_FILE).is_file():
-        raise ModelError(f"model folder {name!r} has no {CARD_FILE}; say how it was trained with --card, one of {', '.join(CARDS)} or a file")
+        raise ModelError(
+            f"model folder {name!r} has no {CARD_FILE}; say how it was trained with --card, one of {', '.join(CARDS)} or a file"
+        )
     return ModelRef(name, shown, load_card(card or str(folder)), checkpoint.weights_id())
 
 
@@ -119,12 +130,14 @@ def choose_device(device: str = "auto") -> str:
     if device == "auto":
         return "cuda" if found else "cpu"
     if int(device.partition(":")[2] or 0) >= found:
-        raise ModelError(f"device {device!r} asked for, {found} CUDA devices found; use --device cpu or mend the driver")
+        raise ModelError(
+            f"device {device!r} asked for, {found} CUDA devices found; use --device cpu or mend the driver"
+        )
     return device
 
 
 def choose_dtype(dtype: str, device: str) -> str:
-    """auto -> float32 on a CPU, bfloat16 on a GPU; others as they are."""
+    """`auto` -> float32 on a CPU, bfloat16 on a GPU; others as they are."""
     if dtype == "auto":
         return "float32" if device == "cpu" else "bfloat16"
     if dtype not in DTYPES:
@@ -177,8 +190,12 @@ def locate(ref: ModelRef) -> Checkpoint:
 
         folder = fetch(*ref.name.split("@", 1))
     else:
-        raise ModelError(f"model folder {ref.folder!r} is not on this machine; put it there or name the model again with --model")
+        raise ModelError(
+            f"model folder {ref.folder!r} is not on this machine; put it there or name the model again with --model"
+        )
     checkpoint = open_checkpoint(folder)
     if checkpoint.weights_id() != ref.weights_id:
-        raise ModelError(f"{folder.name!r} is not the model that was planned with (its files changed); start anew with --overwrite")
+        raise ModelError(
+            f"{folder.name!r} is not the model that was planned with (its files changed); start anew with --overwrite"
+        )
     return checkpoint

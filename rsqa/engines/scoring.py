@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rsqa.models.packing import TokenTree
 
@@ -151,10 +152,10 @@ def _padded(paths: list[list[list[int]]], place: dict[int, int], filler: int) ->
     return table
 
 
-def edge_logprobs(head: nn.Module, hidden: Tensor, group: Group) -> Tensor:
+def edge_logprobs(head: Any, hidden: Tensor, group: Group) -> Tensor:
     """(B, R, D) hidden states of the group's heads -> (B, E) log p(token), softmax over all V in float32."""
     b, r, _ = hidden.shape
-    rows = max(1, MAX_LOGITS // (b * int(head.weight.shape[0])))  # type: ignore[union-attr, operator]
+    rows = max(1, MAX_LOGITS // (b * head.weight.shape[0]))
     pieces = []
     for first in range(0, r, rows):
         last = min(first + rows, r)

@@ -38,21 +38,23 @@ class Words:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """ids -> text without control tokens. Tags such as `<answer>` stay, special to the tokenizer or not."""
+        """Tokens -> text without control tokens. Tags such as `<answer>` stay, special to the tokenizer or not."""
         return str(self._tokenizer.decode([i for i in ids if i not in self._mute], skip_special_tokens=False))
 
     def check(self, question: Question) -> None:
         """QuestionError when the text would be read as something else than text."""
         for text in (question.text, *question.options):
             if token := next((token for token in self._added if token in text), None):
-                raise QuestionError(f"question {question.id!r} contains {token!r}, which steers the model; say it in plain words")
+                raise QuestionError(
+                    f"question {question.id!r} contains {token!r}, which steers the model; say it in plain words"
+                )
 
     def suffix(self, question: Question) -> tuple[int, ...]:
         """Everything between the image and the first token of the reply."""
         return self.encode(suffix_text(question, self._style))
 
     def options(self, question: Question, before: str = "") -> tuple[tuple[tuple[int, ...], ...], ...]:
-        """Per option its token paths, one for each way to end it, spelled as the tokenizer spells `before` + option + end.
+        """Per option its token paths, one for each way to end it: what the tokenizer makes of `before` + option + end.
 
         `before` is text that stands before the answer and may share a token with it: Qwen2-VL writes `<answer>rural` as
         `<`, `answer`, `>r`, `ural`.
@@ -63,7 +65,9 @@ class Words:
         spelled = [ends[0] for ends in paths]
         if len(set(spelled)) < len(spelled):
             twice = next(o for o, p in zip(question.options, spelled, strict=True) if spelled.count(p) > 1)
-            raise QuestionError(f"question {question.id!r} has options that the model can't tell apart, {twice!r} among them")
+            raise QuestionError(
+                f"question {question.id!r} has options that the model can't tell apart, {twice!r} among them"
+            )
         return paths
 
     def branches(self, question: Question) -> Branches:

@@ -44,7 +44,9 @@ class Checkpoint:
     def weights_id(self) -> str:
         """-> 64 hexadecimal digits over every file that decides what the model says, whatever the folder's name."""
         files = (self.folder / CONFIG_FILE, *self.weights, *self.tokenizer)
-        lines = sorted(f"{path.name} {_file_sha256(path, path.stat().st_size, path.stat().st_mtime_ns)}" for path in files)
+        lines = sorted(
+            f"{path.name} {_file_sha256(path, path.stat().st_size, path.stat().st_mtime_ns)}" for path in files
+        )
         return sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -66,7 +68,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     if (folder / "tokenizer_config.json").is_file():
         _refuse_code(_read_json(folder / "tokenizer_config.json"), folder)
     if (folder / "adapter_config.json").is_file():
-        raise ModelError(f"{folder.name!r} holds an adapter (adapter_config.json); merge it into its base model and save that")
+        raise ModelError(
+            f"{folder.name!r} holds an adapter (adapter_config.json); merge it into its base model and save that"
+        )
     tokenizer = tuple(folder / name for name in TOKENIZER_FILES if (folder / name).is_file())
     if not any(path.name in ("tokenizer.json", "vocab.json") for path in tokenizer):
         raise ModelError(f"{folder.name!r} has no tokenizer.json; save the model's tokenizer into the folder")
@@ -82,7 +86,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise ModelError(f"{path.name} in {path.parent.name!r} can't be read ({error}); fetch the model again") from error
+        raise ModelError(
+            f"{path.name} in {path.parent.name!r} can't be read ({error}); fetch the model again"
+        ) from error
     if not isinstance(value, dict):
         raise ModelError(f"{path.name} in {path.parent.name!r} is no JSON object; fetch the model again")
     return value
@@ -92,9 +98,13 @@ def _refuse_code(config: dict[str, Any], folder: Path) -> None:
     """Refuse configurations that make transformers import or fetch code, at any depth."""
     for key, value in _entries(config):
         if key == "auto_map":
-            raise ModelError(f"{folder.name!r} asks to run its own code (auto_map); rsqa runs none: remove it or use another model")
+            raise ModelError(
+                f"{folder.name!r} asks to run its own code (auto_map); rsqa runs none: remove it or use another model"
+            )
         if "_attn_implementation" in key and "/" in str(value):
-            raise ModelError(f"{folder.name!r} asks for the attention kernel {value!r} from elsewhere; remove {key!r} from {CONFIG_FILE}")
+            raise ModelError(
+                f"{folder.name!r} asks for the attention kernel {value!r} from elsewhere; remove {key!r} from {CONFIG_FILE}"
+            )
 
 
 def _entries(value: object) -> Iterator[tuple[str, object]]:
@@ -117,11 +127,15 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
         names = [SINGLE_FILE]
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise ModelError(f"{INDEX_FILE} in {folder.name!r} points to {name!r}; only *.safetensors beside it are read")
+            raise ModelError(
+                f"{INDEX_FILE} in {folder.name!r} points to {name!r}; only *.safetensors beside it are read"
+            )
         if not (folder / name).is_file():
             pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
             if pickles and name == SINGLE_FILE:
-                raise ModelError(f"{folder.name!r} has pickled weights only ({pickles[0]}), which can run code; save it as safetensors")
+                raise ModelError(
+                    f"{folder.name!r} has pickled weights only ({pickles[0]}), which can run code; save it as safetensors"
+                )
             raise ModelError(f"no {name} in {folder.name!r}; fetch the model again")
     return tuple(folder / name for name in names)
 
@@ -131,4 +145,6 @@ def _check_header(path: Path) -> None:
         with safe_open(path, framework="numpy") as file:  # checks that header and size of the file agree
             file.keys()
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path.name} in {path.parent.name!r} is truncated or no safetensors ({error}); fetch it again") from error
+        raise ModelError(
+            f"{path.name} in {path.parent.name!r} is truncated or no safetensors ({error}); fetch it again"
+        ) from error

@@ -24,7 +24,8 @@ def load_network(checkpoint: Checkpoint, device: str, dtype: str) -> Any:
     name = checkpoint.folder.name
     try:
         with _quiet():
-            network, info = transformers.Qwen2VLForConditionalGeneration.from_pretrained(
+            architecture: Any = transformers.Qwen2VLForConditionalGeneration
+            network, info = architecture.from_pretrained(
                 checkpoint.folder,
                 dtype=DTYPES[dtype],
                 attn_implementation="sdpa",
@@ -39,7 +40,9 @@ def load_network(checkpoint: Checkpoint, device: str, dtype: str) -> Any:
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if keys := sorted(str(key) for key in info[what]):
             kind = what.removesuffix("_keys")
-            raise ModelError(f"{name!r} has {len(keys)} {kind} weights, {keys[0]} among them; it is no whole Qwen2-VL checkpoint")
+            raise ModelError(
+                f"{name!r} has {len(keys)} {kind} weights, {keys[0]} among them; it is no whole Qwen2-VL checkpoint"
+            )
     network = network.to(device).eval().requires_grad_(False)
     for key, weight in network.named_parameters():
         if not bool(torch.isfinite(weight).all()):
@@ -53,16 +56,20 @@ def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
         whole = checkpoint.folder / "tokenizer.json"
         if whole.is_file():
             return Tokenizer.from_file(str(whole))
-        wrapped = transformers.AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+        wrapped = transformers.AutoTokenizer.from_pretrained(
+            checkpoint.folder, local_files_only=True, trust_remote_code=False
+        )
         return wrapped.backend_tokenizer
     except Exception as error:  # tokenizers raises bare Exception
-        raise ModelError(f"the tokenizer of {checkpoint.folder.name!r} can't be read ({error}); fetch the model again") from error
+        raise ModelError(
+            f"the tokenizer of {checkpoint.folder.name!r} can't be read ({error}); fetch the model again"
+        ) from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No bars and reports of transformers on stderr: what matters in them is raised."""
-    logging = transformers.utils.logging
+    logging: Any = transformers.utils.logging
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -6,8 +6,10 @@ masks that depend on the shape alone. B tiles, N patches, S visual tokens (N / m
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 
@@ -38,7 +40,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat([-b, a], dim=-1) * sin
 
 
-def encode(visual: nn.Module, pixels: Tensor) -> Tensor:
+def encode(visual: Any, pixels: Tensor) -> Tensor:
     """(B, 3, H, W) normalised -> (B, S, D) visual tokens in row order, the vision tower with its merger.
 
     The tower takes two frames; a still image is shown twice, so the two halves of the patch kernel add up.
@@ -58,7 +60,7 @@ def encode(visual: nn.Module, pixels: Tensor) -> Tensor:
         seen = F.scaled_dot_product_attention(q, k, v)
         x = x + block.attn.proj(seen.transpose(1, 2).reshape(b, n, e))
         x = x + block.mlp(block.norm2(x))
-    merged = visual.merger(x.reshape(b * n, e))
+    merged: Tensor = visual.merger(x.reshape(b * n, e))
     return merged.reshape(b, n // merge**2, -1)
 
 
@@ -77,9 +79,7 @@ def prefix_positions(n_before: int, grid_h: int, grid_w: int, n_after: int) -> t
     return torch.cat([before, image, after], dim=1), start + n_after
 
 
-def language(
-    model: nn.Module, embeds: Tensor, positions: Tensor, mask: Tensor | None, cache: object | None = None
-) -> Tensor:
+def language(model: Any, embeds: Tensor, positions: Tensor, mask: Tensor | None, cache: object | None = None) -> Tensor:
     """(B, L, D) embeddings -> (B, L, D) last hidden states.
 
     `positions` (3, B or 1, L); `mask` bool (B or 1, 1, L, cached + L), true where a token may look; None: at all that

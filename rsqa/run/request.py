@@ -14,7 +14,7 @@ from rsqa.engines.batching import default_batch
 from rsqa.engines.registry import ModelRef, choose_device, choose_dtype, find_model, load_engine
 from rsqa.errors import InputError, ModelError, PlanMismatch, UsageError
 from rsqa.raster.read import choose_level
-from rsqa.raster.source import RasterSource, expand, open_source
+from rsqa.raster.source import RasterSource, damage, expand, open_source
 from rsqa.raster.stretch import Stretch, fit_stretch, fixed_stretch
 from rsqa.run.plan import MOST_TILES, Plan, PlannedSource
 from rsqa.sinks.ground import common_crs
@@ -113,7 +113,7 @@ def draft(request: AskRequest) -> Draft:
         model=model,
         device=device,
         dtype=choose_dtype(request.dtype, device),
-        notes=(*(note for planned in opened for note in planned.source.notes), *_misfits(opened, model)),
+        notes=(*(note for planned in opened for note in _remarks(planned.source)), *_misfits(opened, model)),
     )
 
 
@@ -136,6 +136,12 @@ def _cut(source: RasterSource, request: AskRequest, model: ModelRef) -> PlannedS
         tile_px = max(1, round(tile_px * request.gsd_m / source.gsd_m))
     side_px, _ = model.card.model_side(tile_px, tile_px)
     return PlannedSource(source, tile_px, choose_level(source, tile_px, side_px))
+
+
+def _remarks(source: RasterSource) -> list[str]:
+    """What the user should know of a source before its tiles are asked."""
+    broken = damage(source)
+    return [*source.notes, *([f"{source.name}: {broken}"] if broken else [])]
 
 
 def _misfits(sources: Sequence[PlannedSource], model: ModelRef) -> list[str]:

@@ -164,7 +164,7 @@ class Canvas:
 
 def inside_px(corners: Points, region: Region, warp: Warp = STRAIGHT) -> Floats:
     """(h, w) distance to the nearest edge of a convex outline, positive inside, at pixel centres."""
-    centres_row, centres_col = _centres(region)
+    centres_row, centres_col = centres(region)
     rows = centres_row[:, None], warp.plan_cols(centres_row)[:, None]
     cols = centres_col[None, :], warp.plan_rows(centres_col)[None, :]
     nxt = np.roll(corners, -1, axis=0)
@@ -194,7 +194,7 @@ def soft(distance: Floats, width_px: float = 1.0) -> Floats:
 
 def local_frame(region: Region, centre: tuple[float, float], angle: float) -> tuple[Floats, Floats]:
     """(h, w) pixels along and across a direction; angle 0 points down the rows, pi/2 along the columns."""
-    rows, cols = _centres(region)
+    rows, cols = centres(region)
     down = (rows - np.float32(centre[0]))[:, None]
     right = (cols - np.float32(centre[1]))[None, :]
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -243,7 +243,8 @@ def _turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]
     return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
 
 
-def _centres(region: Region) -> tuple[Floats, Floats]:
+def centres(region: Region) -> tuple[Floats, Floats]:
+    """(h,) rows and (w,) columns of the pixel centres."""
     rows = np.arange(region[0], region[2], dtype=np.float32) + np.float32(0.5)
     cols = np.arange(region[1], region[3], dtype=np.float32) + np.float32(0.5)
     return rows, cols

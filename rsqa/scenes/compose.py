@@ -8,6 +8,7 @@ import numpy as np
 
 from rsqa.errors import UsageError
 from rsqa.scenes.canvas import NOISE_PX, STRAIGHT, Canvas, Floats, Points, Region, Warp, rectangle
+from rsqa.scenes.cars import car
 from rsqa.scenes.furnish import furnish, paint_ground, sail
 from rsqa.scenes.look import Look, draw_look
 from rsqa.scenes.plan import Cell, Road, Urbanity, divide
@@ -16,7 +17,6 @@ from rsqa.scenes.site import Site
 from rsqa.scenes.solids import cast_shadow, paint_tree, tree_shadow
 from rsqa.scenes.styles import HELD_OUT_STYLES, TRAIN_STYLES, Style
 from rsqa.scenes.terrain import paint_open, paint_road, paint_water
-from rsqa.scenes.vehicles import car
 
 RIVER_CHANCE = 0.3
 COAST_CHANCE = 0.2

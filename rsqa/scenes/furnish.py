@@ -7,12 +7,14 @@ from dataclasses import replace
 import numpy as np
 
 from rsqa.scenes.canvas import STRAIGHT, Floats, Points, rectangle, rounded
+from rsqa.scenes.cars import paint_parking
 from rsqa.scenes.plan import Cell
+from rsqa.scenes.planes import plane
+from rsqa.scenes.ships import SHIP_WIDTH, ship
 from rsqa.scenes.site import FREE, Frame, Site
 from rsqa.scenes.solids import block, building, storage_tank
 from rsqa.scenes.styles import varied
 from rsqa.scenes.terrain import paint_field, paint_forest, paint_line, paint_open, paint_strip, paint_water
-from rsqa.scenes.vehicles import SHIP_WIDTH, paint_parking, plane, ship
 
 _TANKS = ((232, 232, 228), (206, 204, 196), (150, 152, 150), (168, 150, 126), (110, 122, 112), (236, 226, 204))
 _COURTS = ((160, 86, 62), (70, 100, 140), (74, 110, 84))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rsqa.scenes.canvas import Canvas, Floats, Points, Region, Warp, inside_px, local_frame, rectangle, soft
+from rsqa.scenes.canvas import Canvas, Floats, Points, Region, Warp, centres, inside_px, local_frame, rectangle, soft
 from rsqa.scenes.look import Look
 from rsqa.scenes.scene import COVERS
 from rsqa.scenes.styles import varied
@@ -27,11 +27,7 @@ def paint_open(
     for region in canvas.regions(warp.to_pixels(corners), 40 + edge_px):
         distance = inside_px(corners, region, warp) + look.mottle.at(region, shift) * np.float32(0.5 * edge_px)
         alpha = soft(distance, blur_px)
-        light = (
-            1
-            + look.mottle.at(region, shift + 1) * np.float32(rough)
-            + look.grain.at(region, shift + 2) * np.float32(rough)
-        )
+        light = 1 + (look.mottle.at(region, shift + 1) + look.grain.at(region, shift + 2)) * np.float32(rough)
         mix = np.clip(look.cloud.at(region, shift + 3) * 0.5 + look.mottle.at(region, shift + 4) * 0.25, 0, 1)
         mix *= np.float32(patchy)
         colour = _mixed(base, other, mix) * light
@@ -61,8 +57,9 @@ def paint_field(canvas: Canvas, look: Look, rng: np.random.Generator, corners: P
         distance += look.mottle.at(region, shift) * np.float32(0.6 / look.gsd_m)
         _, across = local_frame(region, centre, angle)
         # The rows follow the same bend as the field's edge does, or they would run into it at an angle.
-        across += warp.plan_cols(_rows(region))[:, None] * np.float32(np.cos(angle))
-        across -= warp.plan_rows(_cols(region))[None, :] * np.float32(np.sin(angle))
+        rows, cols = centres(region)
+        across += warp.plan_cols(rows)[:, None] * np.float32(np.cos(angle))
+        across -= warp.plan_rows(cols)[None, :] * np.float32(np.sin(angle))
         across += look.cloud.at(region, shift + 1) * np.float32(0.3 / look.gsd_m)
         number = across * np.float32(1 / strip_px)
         index = np.floor(number)
@@ -225,11 +222,3 @@ def _mixed(first: Floats, second: Floats, share: Floats) -> Floats:
 
 def _broad(colour: Floats) -> Floats:
     return np.asarray(colour, np.float32)[:, None, None]
-
-
-def _rows(region: Region) -> Floats:
-    return np.arange(region[0], region[2], dtype=np.float32) + np.float32(0.5)
-
-
-def _cols(region: Region) -> Floats:
-    return np.arange(region[1], region[3], dtype=np.float32) + np.float32(0.5)

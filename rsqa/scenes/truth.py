@@ -90,7 +90,8 @@ def _main(fractions: dict[str, float], found: dict[str, int], cut: set[str], urb
     """The theme: works that show several of their objects, else the cover that rules the window."""
     works = [theme for theme, label, least in WORKS if found[label] >= least]
     if works:
-        moored = fractions["paved"] >= 0.05  # several ships on open water are no harbour
+        # Several ships on open water are no harbour.
+        moored = fractions["paved"] >= 0.05 and fractions["water"] >= PRESENT_FROM["water"]
         return works[0] if len(works) == 1 and (works[0] != "harbour" or moored) else None
     if cut & {label for _, label, _ in WORKS}:
         return None
@@ -106,7 +107,7 @@ def _main(fractions: dict[str, float], found: dict[str, int], cut: set[str], urb
     return first if ruled and not built_on and not urban else None
 
 
-_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_NUMBERS = ("no", "one", "two", "three", "four", "five")
 _OPENINGS = ("A view of", "An aerial view of", "This tile shows", "An orthophoto of")
 _COVER_PHRASES = {
     "field": ("fields", "farm fields", "farmland"),
@@ -123,11 +124,9 @@ _THEME_PHRASES = {
 
 def describe(known: WindowTruth, rng: np.random.Generator) -> str:
     """One short sentence that says only what is present."""
-    things = [_thing(label, known, rng) for label in LABELS if known.present[label]]
-    if known.main is not None:
-        # The theme's own cover need not be said twice.
-        said = {"farmland": "field", "forest": "forest", "water": "water"}.get(known.main)
-        things = [_thing(label, known, rng) for label in LABELS if known.present[label] and label != said]
+    # The theme's own cover need not be said twice.
+    said = {"farmland": "field", "forest": "forest", "water": "water"}.get(known.main or "")
+    things = [_thing(label, known, rng) for label in LABELS if known.present[label] and label != said]
     kept = [things[index] for index in sorted(rng.permutation(len(things))[:4])]
     opening = str(rng.choice(_OPENINGS))
     if known.main is not None:
@@ -140,13 +139,12 @@ def _thing(label: str, known: WindowTruth, rng: np.random.Generator) -> str:
     if label not in OBJECTS:
         return str(rng.choice(_COVER_PHRASES[label]))
     number = known.counts[label]
-    plural = label + "s"
     if number is None:
         # Some are cut by the border, so that at least one is certain and the number is not.
         return f"at least one {label}"
     if number == 1:
         return f"one {label}"
-    return f"{_NUMBERS[number]} {plural}" if number <= 5 else f"many {plural}"
+    return f"{_NUMBERS[number]} {label}s" if number < len(_NUMBERS) else f"many {label}s"
 
 
 def _joined(things: list[str]) -> str:

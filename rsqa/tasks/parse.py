@@ -28,13 +28,13 @@ class Said(Protocol):
     """Columns of what the model said to one question; see `rsqa.engines.base.Replies`."""
 
     @property
-    def option_logprob(self) -> NDArray[np.float32] | None: ...  # noqa: D102
+    def option_logprob(self) -> NDArray[np.float32] | None: ...
     @property
-    def text(self) -> NDArray[np.object_] | None: ...  # noqa: D102
+    def text(self) -> NDArray[np.object_] | None: ...
     @property
-    def token_logprob(self) -> NDArray[np.float32] | None: ...  # noqa: D102
+    def token_logprob(self) -> NDArray[np.float32] | None: ...
     @property
-    def finished(self) -> NDArray[np.bool_] | None: ...  # noqa: D102
+    def finished(self) -> NDArray[np.bool_] | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,9 @@ def _open(said: Said, reasoning: bool) -> Answers:
         raise ValueError("an open question's replies hold no text")
     n = len(said.text)
     texts = _texts(said, n)
-    thoughts, words = zip(*(split_reasoning(t) if reasoning else (None, t.strip()) for t in texts), strict=True) if n else ((), ())
+    thoughts, words = (
+        zip(*(split_reasoning(t) if reasoning else (None, t.strip()) for t in texts), strict=True) if n else ((), ())
+    )
     whole = _finished(said, n)
     if reasoning:  # what follows a closed answer does not matter
         whole |= np.array([word is not None for word in words], np.bool_)

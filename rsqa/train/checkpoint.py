@@ -81,6 +81,7 @@ def export(folder: Path, model: Any, tokenizer: Any, card: ModelCard) -> None:
     (part / CARD_FILE).write_text(card_to_json(card), encoding="utf-8")
     folder.mkdir(parents=True, exist_ok=True)
     for file in part.iterdir():
+        file.chmod(0o644)  # safetensors writes for its owner only; an installed package is read by all
         _flush(file)
         file.replace(folder / file.name)
     part.rmdir()

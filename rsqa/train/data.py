@@ -1,6 +1,6 @@
 """Pictures with facts, and batches as a pure function of (seed, step): a resumed run sees what it would have seen.
 
-B pictures, S suffix tokens.
+B pictures, A of them with questions, S suffix tokens.
 """
 
 from __future__ import annotations
@@ -221,20 +221,20 @@ def colour_jitter(chip: Tensor, strength: float, rng: Rng) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Pictures with the turns packed behind them."""
+    """B pictures, the first A of them with turns packed behind them."""
 
     pixels: Tensor
     """(B, 3, side, side) on the scale 0..255."""
     ids: Tensor
-    """(B, S) suffix tokens of all turns, padded."""
+    """(A, S) suffix tokens of all turns, padded."""
     turn: Tensor
-    """(B, S) number of the turn that a token belongs to, -1 at padding."""
+    """(A, S) number of the turn that a token belongs to, -1 at padding."""
     depth: Tensor
-    """(B, S) place of a token within its turn."""
+    """(A, S) place of a token within its turn."""
     labels: Tensor
-    """(B, S) the token that must follow, IGNORE where it is not an answer's or the end."""
+    """(A, S) the token that must follow, IGNORE where it is not an answer's or the end."""
     kind: NDArray[np.object_]
-    """(B, turns) what each turn is, None where there is none."""
+    """(A, turns) what each turn is, None where there is none."""
     nouns: Tensor
     """(B, nouns) 1 present, 0 absent, -1 unknown, in the order of words.NOUNS."""
     scene: Tensor
@@ -313,8 +313,13 @@ class Batches:
         self.end = int(tokenizer.convert_tokens_to_ids("<|im_end|>"))
         self.encode = lru_cache(maxsize=200_000)(lambda text: tokenizer.encode(text, add_special_tokens=False))
 
-    def train(self, seed: tuple[int, ...], size: int, crop_min: float, jitter: float, blend: float) -> Batch:
-        """The batch that `seed` (recipe, step, process) stands for: random pictures, views and questions."""
+    def train(
+        self, seed: tuple[int, ...], size: int, asked: int, crop_min: float, jitter: float, blend: float
+    ) -> Batch:
+        """The batch that `seed` (recipe, step, process) stands for: random pictures, views and questions.
+
+        Only the first `asked` pictures have questions; of all it is known what they show.
+        """
         rng = np.random.default_rng(seed)
         chips, known, turns = [], [], []
         for which in rng.choice(len(self.sets), size=size, p=self.shares):
@@ -323,7 +328,8 @@ class Batches:
             chip, facts, upright = view(picture, crop_min, jitter, self.side, rng)
             chips.append(chip)
             known.append(facts)
-            turns.append(turns_of(facts, source.rates, CLASS_NAMES, self.asker, upright, rng))
+            if len(turns) < asked:
+                turns.append(turns_of(facts, source.rates, CLASS_NAMES, self.asker, upright, rng))
         pixels = blended(torch.stack(chips), blend, rng)
         return packed(pixels, known, turns, self.encode, self.end, self.suffix_tokens)
 

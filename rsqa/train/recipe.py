@@ -50,7 +50,10 @@ class Recipe:
     """Most text tokens packed behind one picture; turns that do not fit are left out."""
 
     # The optimisation.
-    batch: int = 48
+    batch: int = 96
+    """Pictures a step."""
+    asked: int = 24
+    """Those of them that are asked questions; the others teach the vision tower by hints, at a third of the cost."""
     steps: int = 3000
     warmup: int = 150
     decay: int = 600
@@ -58,7 +61,7 @@ class Recipe:
     lr_vision: float = 8e-4
     lr_merger: float = 8e-4
     lr_language: float = 8e-4
-    hint: float = 0.5
+    hint: float = 1.0
     """Weight of the linear reading of nouns and class from the mean visual token."""
     weight_decay: float = 0.05
     clip: float = 1.0
@@ -73,6 +76,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.warmup + self.decay > self.steps:
             raise RecipeError(f"warmup {self.warmup} + decay {self.decay} exceed steps {self.steps}; raise steps")
+        if self.asked > self.batch:
+            raise RecipeError(f"asked {self.asked} exceeds batch {self.batch}; ask at most all pictures of a batch")
         if self.side_px % 28:
             raise RecipeError(f"side_px {self.side_px} must be a multiple of 28, the side of one visual token")
         if self.scenes > 0 and self.scene_windows <= 0:

@@ -106,14 +106,16 @@ class PackedAnswers(nn.Module):
         self.register_buffer("after", torch.tensor(after), persistent=False)
         self.hints = nn.Linear(model.config.text_config.hidden_size, len(words.NOUNS) + len(CLASS_NAMES))
 
-    def forward(self, pixels: Tensor, ids: Tensor, turn: Tensor, depth: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """`Batch`'s tensors -> (answer tokens, V) logits, in the order of `labels[labels != IGNORE]`, and (B, hints)."""
+    def forward(
+        self, pixels: Tensor, ids: Tensor, turn: Tensor, depth: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`Batch`'s tensors -> (answer tokens, V) logits in the order of `labels[labels != IGNORE]`, and (B, hints)."""
         qwen = self.model.model
         visual = encode(qwen.visual, normalise(pixels))  # (B, S_visual, D)
-        b, n_visual, _ = visual.shape
+        b, n_visual = len(ids), visual.shape[1]
         embed = qwen.language_model.embed_tokens
         before, after = (embed(part).expand(b, -1, -1) for part in (self.before, self.after))
-        embeds = torch.cat([before, visual.to(before.dtype), after, embed(ids)], dim=1)  # (B, P + S, D)
+        embeds = torch.cat([before, visual[:b].to(before.dtype), after, embed(ids)], dim=1)  # (A, P + S, D)
         grid = round(n_visual**0.5)
         prefix, start = prefix_positions(len(self.before), grid, grid, len(self.after))
         positions = torch.cat(
@@ -169,7 +171,10 @@ def validate(answers: PackedAnswers, batches: Batches, sets: Sequence[PictureSet
     for pictures in sets:
         for first in range(0, min(n, len(pictures.pictures)), 64):
             batch = batches.whole(pictures, first, min(64, n - first), EVAL_SEED)
-            logits, _ = answers(batch.pixels, batch.ids, batch.turn, batch.depth, batch.labels)
+            logits, read = answers(batch.pixels, batch.ids, batch.turn, batch.depth, batch.labels)
+            named = batch.scene != IGNORE
+            linear = read[named, len(words.NOUNS) :].argmax(dim=1) == batch.scene[named]
+            right.setdefault(f"{pictures.name} class, linear reading", []).extend(linear.tolist())
             asked = batch.labels != IGNORE
             hit = logits.argmax(dim=-1) == batch.labels[asked]
             row, turn = asked.nonzero()[:, 0], batch.turn[asked]
@@ -177,7 +182,7 @@ def validate(answers: PackedAnswers, batches: Batches, sets: Sequence[PictureSet
                 all_right = bool(hit[(row == i) & (turn == j)].all())
                 right.setdefault(f"{pictures.name} {batch.kind[i, j]}", []).append(all_right)
     answers.train()
-    return {key: round(float(np.mean(values)), 4) for key, values in sorted(right.items())}
+    return {key: round(float(np.mean(values)), 4) for key, values in sorted(right.items()) if values}
 
 
 def load_sets(
@@ -224,14 +229,20 @@ def train(
     started, losses = time.monotonic() - begun.seconds, []
     for step in range(begun.step, recipe.steps):
         batch = batches.train(
-            (recipe.seed, step, rank), recipe.batch // ranks, recipe.crop_min, recipe.jitter, recipe.blend
+            (recipe.seed, step, rank),
+            recipe.batch // ranks,
+            recipe.asked // ranks,
+            recipe.crop_min,
+            recipe.jitter,
+            recipe.blend,
         )
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * learning_rate(step, recipe)
         with Float32Attention() if accelerator.device.type == "cpu" else nullcontext():
             logits, read = answers(batch.pixels, batch.ids, batch.turn, batch.depth, batch.labels)
         loss = F.cross_entropy(logits.float(), batch.labels[batch.labels != IGNORE])
-        accelerator.backward(loss + recipe.hint * hint_loss(read.float(), batch.nouns, batch.scene))
+        hint = hint_loss(read.float(), batch.nouns, batch.scene)
+        accelerator.backward(loss + recipe.hint * hint)
         norm = accelerator.clip_grad_norm_(answers.parameters(), recipe.clip)
         optimizer.step()
         optimizer.zero_grad()
@@ -246,7 +257,7 @@ def train(
         if done % recipe.log_every == 0:
             rate = recipe.batch * (done - begun.step) / (seconds - begun.seconds)
             left = (recipe.steps - done) * recipe.batch / rate
-            log.write(step=done, loss=float(np.mean(losses)), norm=float(norm), pictures_per_s=rate, left_s=left)
+            log.write(step=done, loss=float(np.mean(losses)), hint=hint.item(), norm=float(norm), pictures_per_s=rate, left_s=left)
             losses.clear()
         if done % recipe.eval_every == 0 or done == recipe.steps:
             log.write(step=done, validation=validate(single, batches, held, recipe.eval_pictures))

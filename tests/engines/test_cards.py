@@ -42,7 +42,9 @@ def test_an_unknown_card_names_those_that_ship():
         load_card("tinyrs9")
 
 
-@pytest.mark.parametrize(("tile", "tokens"), [(224, 64), (256, 81), (448, 256), (512, 324), (600, 441), (800, 841), (1024, 1369)])
+@pytest.mark.parametrize(
+    ("tile", "tokens"), [(224, 64), (256, 81), (448, 256), (512, 324), (600, 441), (800, 841), (1024, 1369)]
+)
 def test_native_side(tile, tokens):
     height, width = CARDS["tinyrs"].model_side(tile, tile)
     assert height * width // 28**2 == tokens

@@ -55,5 +55,7 @@ def test_order_of_tiles_and_channels_stays():
     chips = np.zeros((2, 3, 56, 56), np.uint8)
     chips[0, 2], chips[1, 0] = 200, 100
     small = resample(torch.from_numpy(chips), (28, 28))
-    assert small[0, 2].eq(200).all() and small[1, 0].eq(100).all()
-    assert small[0, :2].eq(0).all() and small[1, 1:].eq(0).all()
+    assert small[0, 2].eq(200).all()
+    assert small[1, 0].eq(100).all()
+    assert small[0, :2].eq(0).all()
+    assert small[1, 1:].eq(0).all()

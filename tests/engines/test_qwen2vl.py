@@ -33,7 +33,9 @@ def tiles(n, height, width, seed=0):
     """Coarse random colours with noise, so that tiles differ in the whole and in detail."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (n, 3, 5, 5)).repeat(-(-height // 5), 2).repeat(-(-width // 5), 3)
-    return np.clip(coarse[:, :, :height, :width] + rng.integers(-20, 20, (n, 3, height, width)), 0, 255).astype(np.uint8)
+    return np.clip(coarse[:, :, :height, :width] + rng.integers(-20, 20, (n, 3, height, width)), 0, 255).astype(
+        np.uint8
+    )
 
 
 def engine_of(folder, card, dtype="float32"):
@@ -142,10 +144,13 @@ def test_generation_settings_of_the_checkpoint_are_ignored(random_folder, tmp_pa
     folder = random_folder(0)
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "generation_config.json").write_text('{"do_sample": true, "temperature": 5.0, "repetition_penalty": 3.0}')
+    (tmp_path / "generation_config.json").write_text(
+        '{"do_sample": true, "temperature": 5.0, "repetition_penalty": 3.0}'
+    )
     chips = tiles(3, 56, 56)
     said = [
-        engine_of(f, DIRECT).prepare(QUESTIONS[3:4], (56, 56), 4).answer(chips)[0].text.tolist() for f in (folder, tmp_path)
+        engine_of(f, DIRECT).prepare(QUESTIONS[3:4], (56, 56), 4).answer(chips)[0].text.tolist()
+        for f in (folder, tmp_path)
     ]
     assert said[0] == said[1]
 

@@ -75,7 +75,9 @@ def test_options_are_scored_where_each_text_opens_its_answer(random_folder, orac
             grid = oracle.pixels(chips[row])["image_grid_thw"][0]
             before = [*ids(oracle.conversation(question, grid)), *tokens[:-1]]
             expected = [
-                np.logaddexp.reduce([oracle.path_logprob(chips[row], before, ids(">" + o + e)) for e in CARD.prompt.answer_ends])
+                np.logaddexp.reduce(
+                    [oracle.path_logprob(chips[row], before, ids(">" + o + e)) for e in CARD.prompt.answer_ends]
+                )
                 for o in question.options
             ]
             np.testing.assert_allclose(reply.option_logprob[row], expected, rtol=0, atol=1e-4)

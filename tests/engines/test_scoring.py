@@ -41,14 +41,16 @@ def test_packed_scores_are_those_of_each_option_alone(asked, limit):
         single = len(group.shares) == 1 and group.shares[0].options.stop - group.shares[0].options.start == 1
         assert len(group) <= limit or single
         edges = [
-            step(context(group, int(group.heads[h])), int(t)) for h, t in zip(group.edge_heads, group.edge_tokens, strict=True)
+            step(context(group, int(group.heads[h])), int(t))
+            for h, t in zip(group.edge_heads, group.edge_tokens, strict=True)
         ]
         for share in group.shares:
             scores = option_logprobs(torch.tensor([edges]), share)[0]
             branches = asked[share.question]
             for k, score in zip(range(share.options.start, share.options.stop), scores.tolist(), strict=True):
                 ways = [
-                    sum(step(branches.suffix + path[:i], path[i]) for i in range(len(path))) for path in branches.options[k]
+                    sum(step(branches.suffix + path[:i], path[i]) for i in range(len(path)))
+                    for path in branches.options[k]
                 ]
                 assert score == pytest.approx(torch.tensor(ways).logsumexp(0).item(), abs=1e-4)
                 assert not seen[share.question][k]

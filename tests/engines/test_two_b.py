@@ -40,7 +40,9 @@ def test_the_2b_shape_answers_four_tiles(folder, card):
     for question, reply in zip(QUESTIONS, replies, strict=True):
         said = answers(question, reply, mass_floor=0.05, reasoning=engine.card.prompt.reasoning)
         closed, reasoning = question.closed, engine.card.prompt.reasoning
-        assert set(said.status) == {"off_list" if closed and not reasoning else "truncated"}  # random weights know no answer
+        assert set(said.status) == {
+            "off_list" if closed and not reasoning else "truncated"
+        }  # random weights know no answer
         if closed and not reasoning:
             assert np.isfinite(reply.option_logprob).all()
             assert len(np.unique(reply.option_logprob, axis=0)) == 4

@@ -38,7 +38,16 @@ def test_the_vocabulary_is_that_of_qwen(tokenizer):
     assert len(known) == 151_643
     for piece in ("Is", " there", " water", "?", "\n", "assistant", " unbelievably", ">rural", "，", "naïve"):
         assert tokenizer.encode(piece, add_special_tokens=False).ids == join_bytes(piece, known)
-    assert tokenizer.encode("Is there 12?\n<|im_end|>\n").tokens == ["Is", "Ġthere", "Ġ", "1", "2", "?Ċ", "<|im_end|>", "Ċ"]
+    assert tokenizer.encode("Is there 12?\n<|im_end|>\n").tokens == [
+        "Is",
+        "Ġthere",
+        "Ġ",
+        "1",
+        "2",
+        "?Ċ",
+        "<|im_end|>",
+        "Ċ",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +89,13 @@ def test_answers_of_a_reasoning_model_are_spelled_with_the_tag(tokenizer):
             for end, path in zip(CARDS["tinyrs-r1"].prompt.answer_ends, paths, strict=True):
                 text = f"<reasoning>It is land.</reasoning><answer>{option}{end}"
                 assert tokenizer.encode(text, add_special_tokens=False).ids == [*head, *path]
-    assert [tokenizer.id_to_token(i) for i in words.options(SCENE, before=">")[0][0]] == [">r", "ural", "</", "answer", ">"]
+    assert [tokenizer.id_to_token(i) for i in words.options(SCENE, before=">")[0][0]] == [
+        ">r",
+        "ural",
+        "</",
+        "answer",
+        ">",
+    ]
 
 
 def test_special_tokens_in_questions_are_refused(tokenizer):
@@ -106,5 +121,5 @@ def test_text_is_read_without_control_tokens(tokenizer):
 def test_another_models_tokenizer_is_refused():
     from tokenizers import Tokenizer, models
 
-    with pytest.raises(ModelError, match="no token '<|im_end|>'"):
+    with pytest.raises(ModelError, match=r"no token .<\|im_end\|>."):
         Words(Tokenizer(models.BPE({"a": 0}, [])), CARDS["tinyrs"])

@@ -77,7 +77,14 @@ def test_adapters_are_refused(folder):
     refused(folder, "merge it")
 
 
-@pytest.mark.parametrize(("name", "match"), [("config.json", "no config.json"), ("tokenizer.json", "no tokenizer.json"), ("model.safetensors", "no model.safetensors")])
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("config.json", "no config.json"),
+        ("tokenizer.json", "no tokenizer.json"),
+        ("model.safetensors", "no model.safetensors"),
+    ],
+)
 def test_missing_files(folder, name, match):
     (folder / name).unlink()
     refused(folder, match)
@@ -131,7 +138,10 @@ def test_left_over_weights(folder):
 
 
 def test_misshapen_weights(folder):
-    edit(folder / "config.json", text_config={**json.loads((folder / "config.json").read_text())["text_config"], "intermediate_size": 80})
+    edit(
+        folder / "config.json",
+        text_config={**json.loads((folder / "config.json").read_text())["text_config"], "intermediate_size": 80},
+    )
     refused(folder, "can't be loaded|mismatched")
 
 
@@ -195,7 +205,10 @@ def test_both_generations_of_names(folder, pristine, old, new):
     config = json.loads((folder / "config.json").read_text())
     text = config.pop("text_config")
     rope = text.pop("rope_parameters")
-    text |= {"rope_theta": rope["rope_theta"], "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]}}
+    text |= {
+        "rope_theta": rope["rope_theta"],
+        "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]},
+    }
     (folder / "config.json").write_text(json.dumps({**text, **config}))
     network = load_network(open_checkpoint(folder), "cpu", "float32")
     expected = load_network(open_checkpoint(pristine), "cpu", "float32")

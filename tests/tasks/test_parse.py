@@ -88,7 +88,8 @@ def test_closed(probabilities, status, value, confidence, mass):
     np.testing.assert_allclose(got.confidence, [confidence], rtol=1e-5)
     np.testing.assert_allclose(got.option_mass, [mass], rtol=1e-5)
     assert got.error.tolist() == [NOT_FINITE if status == "error" else None]
-    assert got.text is None and got.reasoning is None
+    assert got.text is None
+    assert got.reasoning is None
 
 
 def test_not_a_number_is_never_an_answer():
@@ -136,7 +137,9 @@ def test_open(text, finished, logprob, status, value):
     got = answers(WORDS, said(None, [text], [logprob], [finished]))
     assert (got.status[0], got.value[0], got.text[0]) == (status, value, text)
     assert np.isnan(got.confidence[0])
-    assert got.option_mass is None and got.probabilities is None and got.reasoning is None
+    assert got.option_mass is None
+    assert got.probabilities is None
+    assert got.reasoning is None
 
 
 @pytest.mark.parametrize(
@@ -161,7 +164,10 @@ def test_no_tiles(question, reasoning):
     assert len(got.status) == len(got.value) == len(got.confidence) == 0
 
 
-@given(st.lists(st.text() | st.sampled_from(["<answer>", "</answer>", "<reasoning>", "yes", "</reasoning>"])), st.booleans())
+@given(
+    st.lists(st.text() | st.sampled_from(["<answer>", "</answer>", "<reasoning>", "yes", "</reasoning>"])),
+    st.booleans(),
+)
 def test_any_text_is_read(pieces, reasoning):
     text = "".join(pieces)
     got = answers(WORDS, said(None, [text], [-1.0], [True]), reasoning=reasoning)

@@ -12,7 +12,21 @@ import torch
 from PIL import Image
 
 from rsqa.errors import SourceMissing
-from rsqa.train.data import IGNORE, Batches, Picture, PictureSet, blended, facts_in, packed, part_of, read_parquet, view
+from rsqa.train import words
+from rsqa.train.data import (
+    CLASS_NAMES,
+    IGNORE,
+    Batches,
+    Picture,
+    PictureSet,
+    blended,
+    facts_in,
+    hints,
+    packed,
+    part_of,
+    read_parquet,
+    view,
+)
 from rsqa.train.sft import NANO_STYLE
 from rsqa.train.turns import Asker, Facts, Turn
 
@@ -27,7 +41,7 @@ END = 1
 
 def test_labels_cover_exactly_the_answer_and_the_end():
     turns = [[Turn("ask?", "yes", "a"), Turn("how many?", "12", "b")]]
-    batch = packed(torch.zeros(1, 3, 4, 4), turns, words_as_ids, END, 40)
+    batch = packed(torch.zeros(1, 3, 4, 4), [Facts()], turns, words_as_ids, END, 40)
     for number, turn in enumerate(turns[0]):
         here = batch.turn[0] == number
         ids, labels = batch.ids[0, here].tolist(), batch.labels[0, here].tolist()
@@ -42,9 +56,19 @@ def test_labels_cover_exactly_the_answer_and_the_end():
 
 def test_turns_that_do_not_fit_are_left_out_whole():
     turns = [[Turn("q", "yes", "short"), Turn("x" * 50, "yes", "long"), Turn("r", "no", "short")]]
-    batch = packed(torch.zeros(1, 3, 4, 4), turns, words_as_ids, END, 20)
+    batch = packed(torch.zeros(1, 3, 4, 4), [Facts()], turns, words_as_ids, END, 20)
     assert batch.ids.shape == (1, 20)
     assert batch.kind.tolist() == [["short", "short"]]
+
+
+def test_hints_tell_unknown_from_absent():
+    known = Facts(present=frozenset({"river"}), absent=frozenset({"ship"}), name="river")
+    nouns, scene = hints([known, Facts()])
+    said = dict(zip(words.NOUNS, nouns[0].tolist(), strict=True))
+    assert (said["river"], said["ship"], said["trees"]) == (1, 0, -1)
+    assert CLASS_NAMES[scene[0]] == "river"
+    assert (nouns[1] == -1).all()
+    assert scene[1] == IGNORE
 
 
 def test_parts_follow_the_documented_rule():
@@ -76,7 +100,7 @@ def test_validation_pictures_are_never_drawn_for_training(data):
     batches = Batches([PictureSet.of("aid", train)], [1.0], Spelling(), Asker(NANO_STYLE), 28, 200)
     seen = set()
     for step in range(20):
-        pixels = batches.train((0, step, 0), 32, 0.6, 0.0, 0.0).pixels
+        pixels = batches.train((0, step, 0), 32, 8, 0.6, 0.0, 0.0).pixels
         seen |= set(pixels[:, 0, 0, 0].round().int().tolist())
     assert seen.isdisjoint(held)
     assert len(seen) > len(train) * 0.9
@@ -101,7 +125,7 @@ def test_a_batch_is_a_function_of_its_seed(data):
     batches = Batches(
         [PictureSet.of("aid", read_parquet(data, "aid", "train"))], [1.0], Spelling(), Asker(NANO_STYLE), 28, 200
     )
-    first, again, other = (batches.train(seed, 8, 0.6, 0.2, 0.5) for seed in ((0, 3, 0), (0, 3, 0), (0, 4, 0)))
+    first, again, other = (batches.train(seed, 8, 4, 0.6, 0.2, 0.5) for seed in ((0, 3, 0), (0, 3, 0), (0, 4, 0)))
     assert torch.equal(first.pixels, again.pixels)
     assert torch.equal(first.ids, again.ids)
     assert not torch.equal(first.pixels, other.pixels)

@@ -18,14 +18,23 @@ from rsqa.models.packing import TokenTree
 from rsqa.train.checkpoint import checkpoints
 from rsqa.train.data import IGNORE, packed
 from rsqa.train.recipe import Recipe
-from rsqa.train.sft import NANO_STYLE, Float32Attention, PackedAnswers, learning_rate, new_model, packed_mask, train
+from rsqa.train.sft import (
+    NANO_STYLE,
+    Float32Attention,
+    PackedAnswers,
+    hint_loss,
+    learning_rate,
+    new_model,
+    packed_mask,
+    train,
+)
 from rsqa.train.tokenizer import train_tokenizer
 from rsqa.train.turns import Asker, Facts
 
 TINY = Recipe(
     "tiny", vocab_size=600, vision_depth=1, vision_width=32, vision_heads=2, hidden=64, layers=2, heads=2, kv_heads=1,
     intermediate=96, side_px=28, ucm=0.0, aid=1.0, vhr10=0.0, airports=0.0, scenes=0.0, suffix_tokens=120, crop_min=0.9,
-    jitter=0.0, blend=0.0, batch=8, steps=6, warmup=1, decay=1, lr_vision=3e-3, lr_merger=3e-3, lr_language=3e-3,
+    jitter=0.0, blend=0.0, batch=8, asked=8, steps=6, warmup=1, decay=1, lr_vision=3e-3, lr_merger=3e-3, lr_language=3e-3,
     bf16=False, log_every=1, eval_every=6, eval_pictures=8, save_every=3,
 )  # fmt: skip
 COLOURS = {"Forest": (30, 90, 30), "Beach": (220, 200, 150), "Pond": (40, 60, 160), "Desert": (200, 140, 60)}
@@ -67,9 +76,9 @@ def losses(answers, tokenizer, pixels, turns, length):
     def encode(text):
         return tokenizer.encode(text, add_special_tokens=False)
 
-    batch = packed(pixels, turns, encode, tokenizer.convert_tokens_to_ids("<|im_end|>"), length)
+    batch = packed(pixels, [Facts()] * len(turns), turns, encode, tokenizer.convert_tokens_to_ids("<|im_end|>"), length)
     with torch.no_grad():
-        logits = answers(batch.pixels, batch.ids, batch.turn, batch.depth, batch.labels)
+        logits, _ = answers(batch.pixels, batch.ids, batch.turn, batch.depth, batch.labels)
     return torch.nn.functional.cross_entropy(logits, batch.labels[batch.labels != IGNORE], reduction="none")
 
 
@@ -108,6 +117,14 @@ def test_attention_in_float32_is_the_same_attention():
         torch.testing.assert_close(torch.nn.functional.scaled_dot_product_attention(q, k, v), expected)
 
 
+def test_hint_loss_counts_only_what_is_known():
+    read = torch.tensor([[9.0, -9.0, 3.0, 0.0, 20.0], [1.0, 2.0, 3.0, 4.0, 5.0]])
+    nouns, scene = torch.tensor([[1, 0, -1], [-1, -1, -1]]), torch.tensor([1, IGNORE])
+    assert float(hint_loss(read, nouns, scene)) < 1e-3
+    assert float(hint_loss(read, 1 - nouns.clamp(min=0), scene)) > 1
+    assert float(hint_loss(read, nouns, torch.tensor([0, IGNORE]))) > 10
+
+
 def test_rate_warms_up_stays_and_falls_to_zero():
     recipe = replace(TINY, steps=100, warmup=10, decay=20)
     rates = [learning_rate(step, recipe) for step in range(100)]
@@ -141,7 +158,7 @@ def test_a_resumed_run_ends_with_the_same_weights(data, tmp_path):
 
 
 def test_the_planted_pattern_is_learned(data, tmp_path):
-    recipe = replace(TINY, steps=60, batch=16, warmup=10, decay=20, eval_every=60, save_every=60)
+    recipe = replace(TINY, steps=90, batch=16, asked=16, warmup=10, decay=30, eval_every=90, save_every=90)
     model = train(recipe, data, tmp_path / "run", echo=lambda line: None)
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     loss = [line["loss"] for line in lines if "loss" in line]

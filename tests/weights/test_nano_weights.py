@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoTokenizer
+
+from rsqa.engines.cards import CARD_FILE, card_from_json
+from rsqa.engines.registry import embedded_folder, load_engine
+from rsqa.evaluate.items import ItemSet, classes, label_presence, scene_presence
+from rsqa.evaluate.nano import ask, hits
+from rsqa.tasks.prompts import DIRECT_SYSTEM, REASONING_SYSTEM
+from rsqa.train.data import read_parquet, ucm_labels
+from rsqa.train.sft import NANO_STYLE
+from rsqa.train.tokenizer import SPECIAL
+
+FOLDER = embedded_folder()
+MOST_BYTES = 12_000_000
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(FOLDER)
+
+
+def test_it_is_small_enough_to_ship():
+    assert sum(file.stat().st_size for file in FOLDER.rglob("*")) <= MOST_BYTES
+
+
+def test_weights_are_half_precision_and_finite():
+    parameters = 0
+    with safe_open(FOLDER / "model.safetensors", "pt") as weights:
+        for name in weights.keys():  # noqa: SIM118  not a mapping
+            tensor = weights.get_tensor(name)
+            assert tensor.dtype == torch.float16, name
+            assert torch.isfinite(tensor).all(), name
+            parameters += tensor.numel()
+    card = card_from_json((FOLDER / CARD_FILE).read_text(encoding="utf-8"), CARD_FILE)
+    assert 3_000_000 <= parameters == card.parameters <= 6_000_000
+
+
+def test_card_says_how_it_was_trained():
+    card = card_from_json((FOLDER / CARD_FILE).read_text(encoding="utf-8"), CARD_FILE)
+    assert card.prompt == NANO_STYLE
+    assert card.prompt.system == DIRECT_SYSTEM
+    assert card.side_px == 112
+    assert "research" in card.licence
+    assert set(card.temperatures) >= {"yesno", "choice"}
+
+
+def test_special_tokens_are_single_and_the_last_ids(tokenizer):
+    ids = [tokenizer.encode(token, add_special_tokens=False) for token in SPECIAL]
+    assert ids == [[tokenizer.vocab_size - len(SPECIAL) + i] for i in range(len(SPECIAL))] or ids == [
+        [len(tokenizer) - len(SPECIAL) + i] for i in range(len(SPECIAL))
+    ]
+    assert len(tokenizer) == 2048
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Is there water?", "Gibt es hier einen Fluß? 水はありますか", "12345 ships\n\n\ttabs",
+    "{VQA} <reasoning>no</reasoning><answer>yes</answer>",
+     DIRECT_SYSTEM, REASONING_SYSTEM, "", "'re  it'S …"],
+)  # fmt: skip
+def test_tokens_spell_the_text(tokenizer, text):
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+
+
+def test_digits_stand_alone_and_usual_texts_are_short(tokenizer):
+    assert len(tokenizer.encode("2048", add_special_tokens=False)) == 4
+    lengths = {text: len(tokenizer.encode(text, add_special_tokens=False)) for text in (
+        "{VQA}", "<answer>", "</reasoning>", DIRECT_SYSTEM, REASONING_SYSTEM, "Are there any buildings?")}  # fmt: skip
+    assert lengths["{VQA}"] <= 3
+    assert lengths["<answer>"] <= 3
+    assert lengths[DIRECT_SYSTEM] <= 8
+    assert lengths[REASONING_SYSTEM] <= 100
+    assert lengths["Are there any buildings?"] <= 6
+
+
+def test_chat_template_writes_the_prompt_of_the_engine(tokenizer):
+    talk = [
+        {"role": "system", "content": DIRECT_SYSTEM},
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "{VQA} Is there water? "}]},
+    ]
+    said = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
+    assert said == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>"
+        "{VQA} Is there water? <|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert tokenizer.apply_chat_template(talk[1:], tokenize=False, add_generation_prompt=True) == said
+
+
+def accuracy(items: ItemSet) -> float:
+    return float(hits(items, ask(load_engine(device="cpu"), items, items.chips)).mean())
+
+
+def test_it_knows_procedural_presence():
+    """A sample of the benchmark: scenes of styles and seeds that it was not trained on."""
+    assert accuracy(scene_presence("held-out", n_scenes=3)) >= 0.80
+
+
+@pytest.mark.data
+@pytest.mark.skipif("RSQA_TEST_DATA" not in os.environ, reason="RSQA_TEST_DATA names no folder of real pictures")
+def test_it_is_worth_asking_about_real_pictures():
+    """Floors below the figures of the model card, by about the width of the interval of so small a sample."""
+    data = Path(os.environ["RSQA_TEST_DATA"])
+    ucm, aid = (read_parquet(data, name, "validation")[:120] for name in ("ucm", "aid"))
+    assert accuracy(label_presence(ucm, ucm_labels(data))) >= 0.65
+    assert accuracy(classes("ucm", ucm)) >= 0.50
+    assert accuracy(classes("aid", aid)) >= 0.35
+    grey = ItemSet(
+        "grey", tuple(np.full_like(p.pixels, 128) for p in ucm), tuple(p.id for p in ucm), classes("ucm", ucm).items
+    )
+    assert accuracy(grey) <= 0.15
