@@ -59,7 +59,8 @@ def main() -> None:
     _open_standard_files()
     if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a locale without the character is no reason to fail
-    logging.captureWarnings(True)  # libraries' warnings are for developers: shown nowhere unless a handler asks
+    logging.captureWarnings(True)  # libraries' warnings are for developers
+    logging.raiseExceptions = False  # a log file on a full disk must not fill the terminal
     sys.exit(run(sys.argv[1:]))
 
 

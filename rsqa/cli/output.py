@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rsqa.errors import OutputError
 
@@ -39,12 +39,16 @@ def emit(lines: Iterable[str]) -> bool:
             print(line)
         sys.stdout.flush()
     except OSError as error:
-        # Python flushes stdout once more at its end: that must not fail a second time.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _to_devnull(sys.stdout)
         if error.errno == errno.EPIPE:
             return False
         raise OutputError(f"can't write to standard output: {error.strerror}; redirect it elsewhere") from error
     return True
+
+
+def _to_devnull(stream: TextIO) -> None:
+    """Python flushes its streams once more at its end: that must not fail a second time."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def emit_json(value: Any) -> bool:
@@ -87,7 +91,10 @@ class _Stderr(logging.Handler):
         lines = [prefix + plain(record.getMessage())]
         if record.exc_info:
             lines += [plain(line) for line in logging.Formatter().formatException(record.exc_info).splitlines()]
-        print("\n".join(lines), file=sys.stderr)
+        try:
+            print("\n".join(lines), file=sys.stderr, flush=True)
+        except OSError:
+            _to_devnull(sys.stderr)  # nobody reads what a run says: no reason to stop it
 
 
 class _LogLine(logging.Formatter):

@@ -110,12 +110,9 @@ def _open(folder: Path) -> ds.Dataset:
 
     path = folder / "answers.parquet"
     if not path.exists():
-        found = (
-            "is an unfinished output; run rsqa finish on it"
-            if (folder / "parts").is_dir()
-            else "is no output of rsqa ask"
-        )
-        raise SourceMissing(f"no answers.parquet in {str(folder)!r}, which {found}")
+        begun = (folder / "parts").is_dir()
+        hint = "it is not finished, run the same rsqa ask again" if begun else "name an output folder of rsqa ask"
+        raise SourceMissing(f"no answers.parquet in {str(folder)!r}; {hint}")
     try:
         return ds.dataset(path, format="parquet")
     except (pa.ArrowException, OSError) as error:

@@ -93,7 +93,9 @@ _VHM = "CC-BY-NC-4.0 (VHM); its authors ask that models trained on it stay withi
 CARDS: dict[str, ModelCard] = {
     card.name: card
     for card in (
-        ModelCard("tinyrs", "TinyRS 2B", _TINYRS, "Apache-2.0", _VHM, "aybora/Qwen2-VL-TinyRS", parameters=2_208_985_600),
+        ModelCard(
+            "tinyrs", "TinyRS 2B", _TINYRS, "Apache-2.0", _VHM, "aybora/Qwen2-VL-TinyRS", parameters=2_208_985_600,
+        ),
         ModelCard(
             "tinyrs-cot", "TinyRS-CoT 2B", _TINYRS_REASONING, "Apache-2.0", _VHM, "aybora/Qwen2-VL-TinyRS-CoT",
             max_new_tokens=1024, parameters=2_208_985_600,

@@ -37,7 +37,7 @@ class Qwen2VLEngine:
     """A network, its words and its card on one device."""
 
     def __init__(self, network: Any, words: Words, card: ModelCard) -> None:
-        """`network`: transformers' Qwen2VLForConditionalGeneration. ModelError when its shape is not that of Qwen2-VL."""
+        """`network`: transformers' Qwen2VLForConditionalGeneration. ModelError when its shape is another."""
         visual, text = network.model.visual, network.config.text_config
         unit = visual.patch_embed.patch_size * visual.spatial_merge_size
         if unit != PIXELS_PER_TOKEN:

@@ -91,7 +91,7 @@ def _from_folder(name: str, folder: Path, card: str | None, shown: str) -> Model
     checkpoint = open_checkpoint(folder)
     if card is None and not (folder / CARD_FILE).is_file():
         raise ModelError(
-            f"model folder {name!r} has no {CARD_FILE}; say how it was trained with --card, one of {', '.join(CARDS)} or a file"
+            f"model folder {name!r} has no {CARD_FILE}; name one with --card: {', '.join(CARDS)} or a file"
         )
     return ModelRef(name, shown, load_card(card or str(folder)), checkpoint.weights_id())
 

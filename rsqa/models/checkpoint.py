@@ -103,7 +103,7 @@ def _refuse_code(config: dict[str, Any], folder: Path) -> None:
             )
         if "_attn_implementation" in key and "/" in str(value):
             raise ModelError(
-                f"{folder.name!r} asks for the attention kernel {value!r} from elsewhere; remove {key!r} from {CONFIG_FILE}"
+                f"{folder.name!r} asks for the attention kernel {value!r}; rsqa fetches none: remove {key!r}"
             )
 
 
@@ -134,7 +134,7 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
             pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
             if pickles and name == SINGLE_FILE:
                 raise ModelError(
-                    f"{folder.name!r} has pickled weights only ({pickles[0]}), which can run code; save it as safetensors"
+                    f"{folder.name!r} has pickled weights only ({pickles[0]}), which can run code; use safetensors"
                 )
             raise ModelError(f"no {name} in {folder.name!r}; fetch the model again")
     return tuple(folder / name for name in names)

@@ -12,7 +12,7 @@ WANTED = ["*.safetensors", "*.json", "*.txt"]
 
 
 def fetch(hub_id: str, revision: str | None = None) -> Path:
-    """-> the folder of `owner/name`: from the local cache when it is whole there, else downloaded. ModelError if not."""
+    """-> the folder of `owner/name`: from the local cache when it is whole there, else fetched. ModelError if not."""
     kept = cached(hub_id, revision)
     if kept is not None:
         return kept

@@ -1,7 +1,7 @@
 """The static-shape forward of Qwen2-VL: every tile of a batch has the same size.
 
 transformers holds the weights and is the oracle; these functions run them on dense (B, …) tensors, with positions and
-masks that depend on the shape alone. B tiles, N patches, S visual tokens (N / merge²), E vision width, D language width.
+masks that depend on the shape alone. B tiles, N patches, S visual tokens (N / merge²), E vision width, D width.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def _cut(source: RasterSource, request: AskRequest, model: ModelRef) -> PlannedS
 def _remarks(source: RasterSource) -> list[str]:
     """What the user should know of a source before its tiles are asked."""
     broken = damage(source)
-    return [*source.notes, *([f"{source.name}: {broken}"] if broken else [])]
+    return [*source.notes, *([broken] if broken else [])]
 
 
 def _misfits(sources: Sequence[PlannedSource], model: ModelRef) -> list[str]:

@@ -75,7 +75,7 @@ def answers(
 
 
 def split_reasoning(text: str) -> tuple[str | None, str | None]:
-    """-> what was thought and what stands in the first closed `<answer>…</answer>`, both stripped; None where absent."""
+    """-> what was thought, and what stands in the first closed `<answer>…</answer>`, stripped; None if absent."""
     found = _ANSWER.search(text)
     before = text[: found.start()] if found else text.split("<answer>", 1)[0]
     return _TAGS.sub("", before).strip() or None, found.group(1).strip() if found else None
@@ -96,7 +96,7 @@ def _closed(question: Question, said: Said, mass_floor: float, temperature: floa
         raise ValueError(f"question {question.id!r} is closed, its replies hold no option_logprob")
     logprob = said.option_logprob.astype(np.float64)  # (N, K)
     n = len(logprob)
-    broken = np.isnan(logprob).any(axis=1) | np.isposinf(logprob).any(axis=1)
+    broken = ~(logprob.max(axis=1) < np.inf)  # a NaN anywhere is the maximum
     safe = np.where(broken[:, None], 0.0, logprob)
     mass = np.where(broken, np.nan, np.exp(np.minimum(safe, 0.0)).sum(axis=1).clip(max=1.0))
     shares = np.where(broken[:, None], np.nan, _shares(safe, temperature))

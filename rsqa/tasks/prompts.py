@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rsqa.tasks.question import Question
+from rsqa.tasks.question import COUNTS, Question
 
 END = "<|im_end|>"
 IMAGE_PAD = "<|image_pad|>"
@@ -56,7 +56,8 @@ def prefix_text(style: PromptStyle) -> tuple[str, str]:
 def query(question: Question, style: PromptStyle) -> str:
     """-> the user's words, with the tag that the checkpoint knows. Options that the text does not name are listed."""
     text = question.text
-    if question.kind == "choice" and not all(option.lower() in text.lower() for option in question.options):
+    own = question.kind == "choice" or (question.kind == "count" and question.options != COUNTS)
+    if own and not all(option.lower() in text.lower() for option in question.options):
         text = f"{text} Choose one of: {', '.join(question.options)}."
     tag = {"yesno": style.closed_tag, "choice": style.closed_tag, "count": style.count_tag, "open": ""}[question.kind]
     return f"{tag}{text}{style.tail}" if tag else text

@@ -30,7 +30,9 @@ class Question:
         if not ID_PATTERN.fullmatch(self.id):
             raise QuestionError(f"question id {self.id!r} must match {ID_PATTERN.pattern}; rename it")
         if (self.kind == "open") != (not self.options):
-            raise QuestionError(f"question {self.id!r} is {self.kind} with {len(self.options)} options; only open has none")
+            raise QuestionError(
+                f"question {self.id!r} is {self.kind} with {len(self.options)} options; only open has none"
+            )
         if len(set(self.options)) != len(self.options):
             raise QuestionError(f"question {self.id!r} names an option twice: {', '.join(self.options)}")
 

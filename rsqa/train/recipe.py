@@ -52,7 +52,7 @@ class Recipe:
     # The optimisation.
     batch: int = 96
     """Pictures a step."""
-    asked: int = 24
+    asked: int = 36
     """Those of them that are asked questions; the others teach the vision tower by hints, at a third of the cost."""
     steps: int = 3000
     warmup: int = 150
@@ -60,9 +60,9 @@ class Recipe:
     """Last steps, in which the rate falls to zero; stable before."""
     lr_vision: float = 8e-4
     lr_merger: float = 8e-4
-    lr_language: float = 8e-4
+    lr_language: float = 1.2e-3
     hint: float = 1.0
-    """Weight of the linear reading of nouns and class from the mean visual token."""
+    """Weight of what the visual tokens say by themselves (`rsqa.train.hints`)."""
     weight_decay: float = 0.05
     clip: float = 1.0
     bf16: bool = True

@@ -28,7 +28,8 @@ from rsqa.models.qwen2vl import encode, language, prefix_positions
 from rsqa.tasks.prompts import PromptStyle, prefix_text
 from rsqa.train import checkpoint, words
 from rsqa.train.checkpoint import Progress
-from rsqa.train.data import CLASS_NAMES, FILES, IGNORE, Batches, PictureSet, read_parquet
+from rsqa.train.data import FILES, IGNORE, Batches, PictureSet, read_parquet
+from rsqa.train.hints import Hints
 from rsqa.train.recipe import Recipe
 from rsqa.train.scene_windows import scene_windows
 from rsqa.train.tokenizer import corpus, train_tokenizer
@@ -92,8 +93,7 @@ class Float32Attention(TorchFunctionMode):
 class PackedAnswers(nn.Module):
     """Logits of every answer token of a batch: one forward, several turns a picture.
 
-    Beside them a linear reading of the mean visual token, nouns and class: a teacher for the vision tower that is
-    there in training only. It spares the tower the wait until the language part has learned to look.
+    Beside them the readings of `Hints`.
     """
 
     def __init__(self, model: Qwen2VLForConditionalGeneration, tokenizer: Any) -> None:
@@ -104,12 +104,13 @@ class PackedAnswers(nn.Module):
         self.after: Tensor
         self.register_buffer("before", torch.tensor(before), persistent=False)
         self.register_buffer("after", torch.tensor(after), persistent=False)
-        self.hints = nn.Linear(model.config.text_config.hidden_size, len(words.NOUNS) + len(CLASS_NAMES))
+        text = model.config.text_config
+        self.hints = Hints(text.hidden_size, text.vocab_size, tokenizer)
 
     def forward(
         self, pixels: Tensor, ids: Tensor, turn: Tensor, depth: Tensor, labels: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """`Batch`'s tensors -> (answer tokens, V) logits in the order of `labels[labels != IGNORE]`, and (B, hints)."""
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """`Batch`'s tensors -> (answer tokens, V) logits in the order of `labels[labels != IGNORE]`, and the hints."""
         qwen = self.model.model
         visual = encode(qwen.visual, normalise(pixels))  # (B, S_visual, D)
         b, n_visual = len(ids), visual.shape[1]
@@ -123,17 +124,7 @@ class PackedAnswers(nn.Module):
         )
         hidden = language(qwen.language_model, embeds, positions, packed_mask(turn, prefix.shape[1]))
         answers = hidden[:, prefix.shape[1] :][labels != IGNORE]
-        return self.model.lm_head(answers), self.hints(visual.mean(dim=1))
-
-
-def hint_loss(read: Tensor, nouns: Tensor, scene: Tensor) -> Tensor:
-    """(B, nouns + classes) logits against `Batch.nouns` and `Batch.scene`; what is unknown does not count."""
-    known = nouns >= 0
-    n_nouns = nouns.shape[1]
-    there = F.binary_cross_entropy_with_logits(read[:, :n_nouns][known], nouns[known].to(read.dtype))
-    named = (scene != IGNORE).sum()
-    which = F.cross_entropy(read[:, n_nouns:], scene, ignore_index=IGNORE, reduction="sum") / named.clamp(min=1)
-    return there + which
+        return self.model.lm_head(answers), self.hints(visual, embed.weight)
 
 
 def packed_mask(turn: Tensor, n_prefix: int) -> Tensor:
@@ -173,7 +164,7 @@ def validate(answers: PackedAnswers, batches: Batches, sets: Sequence[PictureSet
             batch = batches.whole(pictures, first, min(64, n - first), EVAL_SEED)
             logits, read = answers(batch.pixels, batch.ids, batch.turn, batch.depth, batch.labels)
             named = batch.scene != IGNORE
-            linear = read[named, len(words.NOUNS) :].argmax(dim=1) == batch.scene[named]
+            linear = read[0][named, len(words.NOUNS) :].argmax(dim=1) == batch.scene[named]
             right.setdefault(f"{pictures.name} class, linear reading", []).extend(linear.tolist())
             asked = batch.labels != IGNORE
             hit = logits.argmax(dim=-1) == batch.labels[asked]
@@ -241,7 +232,7 @@ def train(
         with Float32Attention() if accelerator.device.type == "cpu" else nullcontext():
             logits, read = answers(batch.pixels, batch.ids, batch.turn, batch.depth, batch.labels)
         loss = F.cross_entropy(logits.float(), batch.labels[batch.labels != IGNORE])
-        hint = hint_loss(read.float(), batch.nouns, batch.scene)
+        hint = single.hints.loss(read, batch.nouns, batch.scene)
         accelerator.backward(loss + recipe.hint * hint)
         norm = accelerator.clip_grad_norm_(answers.parameters(), recipe.clip)
         optimizer.step()
@@ -257,7 +248,14 @@ def train(
         if done % recipe.log_every == 0:
             rate = recipe.batch * (done - begun.step) / (seconds - begun.seconds)
             left = (recipe.steps - done) * recipe.batch / rate
-            log.write(step=done, loss=float(np.mean(losses)), hint=hint.item(), norm=float(norm), pictures_per_s=rate, left_s=left)
+            log.write(
+                step=done,
+                loss=float(np.mean(losses)),
+                hint=hint.item(),
+                norm=float(norm),
+                pictures_per_s=rate,
+                left_s=left,
+            )
             losses.clear()
         if done % recipe.eval_every == 0 or done == recipe.steps:
             log.write(step=done, validation=validate(single, batches, held, recipe.eval_pictures))

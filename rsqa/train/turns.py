@@ -215,13 +215,13 @@ class PresenceRates:
 class TurnShares:
     """Chance that a picture gets one turn of a kind, where its facts allow it."""
 
-    presence: float = 0.55
+    presence: float = 0.9
     """Of each balanced presence question."""
     never: float = 0.06
-    class_free: float = 0.8
-    class_of_list: float = 0.5
-    is_this: float = 0.3
-    caption: float = 0.25
+    class_free: float = 0.6
+    class_of_list: float = 0.35
+    is_this: float = 0.4
+    caption: float = 0.12
     count: float = 0.6
     more: float = 0.35
     area: float = 0.35

@@ -30,8 +30,8 @@ def measure(raster: Path, out: Path, *options: str) -> dict[str, Any]:
     questions = out.with_suffix(".txt")
     questions.write_text("\n".join(QUESTIONS))
     command = [
-        sys.executable, "-m", "rsqa", "ask", str(raster), "--question-file", str(questions), "--out", str(out), "--json",
-        "--no-progress", *options,
+        sys.executable, "-m", "rsqa", "ask", str(raster), "--question-file", str(questions), "--out", str(out),
+        "--json", "--no-progress", *options,
     ]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
         assert running.stdout is not None

@@ -115,10 +115,10 @@ def test_a_question_that_was_not_asked(capsys, folder):
 
 def test_a_folder_without_answers(capsys, tmp_path):
     assert rsqa.cli.run(["show", str(tmp_path)]) == 4
-    assert "is no output of rsqa ask" in capsys.readouterr().err
+    assert "name an output folder of rsqa ask" in capsys.readouterr().err
     (tmp_path / "parts").mkdir()
     assert rsqa.cli.run(["show", str(tmp_path)]) == 4
-    assert "run rsqa finish on it" in capsys.readouterr().err
+    assert "run the same rsqa ask again" in capsys.readouterr().err
 
 
 def test_answers_that_are_no_parquet(capsys, tmp_path):

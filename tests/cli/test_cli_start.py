@@ -11,12 +11,12 @@ import pytest
 
 import rsqa
 
-ROOT = Path(__file__).parents[2]
+ROOT = str(Path(rsqa.__file__).parents[1])
 HEAVY = ("torch", "transformers", "rasterio", "geopandas", "distributed", "dask", "zarr", "pyarrow", "numpy", "shapely")
 
 
 def rsqa_process(*arguments: str, env: dict[str, str] | None = None, **options) -> subprocess.CompletedProcess:
-    environment = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]} if env is None else env
+    environment = {"PYTHONPATH": ROOT, "PATH": os.environ["PATH"]} if env is None else env
     command = [sys.executable, "-m", "rsqa", *arguments]
     kept = {"capture_output": True} | options
     return subprocess.run(command, env=environment, timeout=120, **kept)
@@ -28,7 +28,7 @@ def test_help_is_quick_and_imports_nothing_heavy():
         "rsqa.cli.run(['--help']); rsqa.cli.run(['ask', '--help'])\n"
         f"print([m for m in {HEAVY!r} if m in sys.modules], time.process_time(), file=sys.stderr)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT)}, capture_output=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ROOT}, capture_output=True, check=True)
     heavy, _, seconds = done.stderr.decode().strip().rpartition(" ")
     assert heavy == "[]"
     assert float(seconds) < 0.5
@@ -48,7 +48,7 @@ def test_version():
 
 
 def test_an_empty_environment_is_enough():
-    done = rsqa_process("ask", "none.tif", "-q", "café?\x1b[31m", env={"PYTHONPATH": str(ROOT)})
+    done = rsqa_process("ask", "none.tif", "-q", "café?\x1b[31m", env={"PYTHONPATH": ROOT})
     assert done.returncode == 2
     assert done.stdout == b""
     assert done.stderr.startswith(b"rsqa: error: --question 1, byte 7: character U+001B")
@@ -61,6 +61,15 @@ def test_a_reader_that_went_away_is_no_error():
     done = rsqa_process("--version", capture_output=False, stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_reader_of_messages_that_went_away_stops_nothing():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = rsqa_process("models", capture_output=False, stdout=subprocess.PIPE, stderr=writer)
+    os.close(writer)
+    assert done.returncode == 0
+    assert b"tinyrs-r1" in done.stdout
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
@@ -81,6 +90,6 @@ def test_closed_standard_files_are_never_written_to(closed, tmp_path):
         f"[os.close(n) for n in {closed!r}]\n"
         f"os.execv(sys.executable, [sys.executable, '-m', 'rsqa', 'show', {str(tmp_path)!r}, '--quiet'])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT)}, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ROOT}, capture_output=True)
     assert done.returncode == 4
     assert done.stdout == b""

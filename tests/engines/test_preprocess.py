@@ -41,7 +41,7 @@ def test_equal_to_the_processor_where_nothing_is_resized(size):
 @pytest.mark.parametrize("size", [(256, 256), (100, 90), (20, 30), (513, 400), (600, 588)])
 @pytest.mark.parametrize("make", [noise, smooth])
 def test_within_one_level_of_the_processor_where_pixels_are_resized(size, make):
-    """Both round to whole levels twice; float32 rounds otherwise than Pillow's fixed point in less than 1 % of pixels."""
+    """Both round to whole levels twice; float32 and Pillow's fixed point differ in less than 1 % of pixels."""
     chips = make(*size)
     a, b = ours(chips), theirs(chips)
     assert a.shape == b.shape

@@ -38,7 +38,7 @@ def test_the_card_in_the_folder_is_used_and_a_named_one_wins(random_folder, tmp_
 
 
 def test_a_folder_without_a_card_is_not_guessed(random_folder):
-    with pytest.raises(ModelError, match=r"no rsqa-card.json; say how it was trained with --card") as caught:
+    with pytest.raises(ModelError, match=r"no rsqa-card.json; name one with --card") as caught:
         find_model(str(random_folder(0)))
     assert caught.value.exit_code == ExitCode.MODEL
 

@@ -11,10 +11,10 @@ SCENE = Question("scene", "Is it rural or urban?", "choice", ("rural", "urban"))
 SHIPS = Question("ships", "How many ships are there?", "count", COUNTS)
 WORDS = Question("words", "Describe the scene.", "open")
 REASONING = (
-    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant first "
-    "thinks about the reasoning process in the mind and then provides the user with the answer. The reasoning process and "
-    "answer are enclosed within <reasoning> </reasoning> and <answer> </answer> tags, respectively, i.e., <reasoning> "
-    "reasoning process here </reasoning><answer> answer here </answer>"
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant "
+    "first thinks about the reasoning process in the mind and then provides the user with the answer. The reasoning "
+    "process and answer are enclosed within <reasoning> </reasoning> and <answer> </answer> tags, respectively, i.e., "
+    "<reasoning> reasoning process here </reasoning><answer> answer here </answer>"
 )
 
 

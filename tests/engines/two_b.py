@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 SHARD_BYTES = 10**9
+POOL = 1_048_573
+"""Random numbers drawn; a prime, so that the rows of a matrix differ."""
 CONFIG = {
     "architectures": ["Qwen2VLForConditionalGeneration"],
     "model_type": "qwen2_vl",
@@ -60,12 +62,12 @@ def write_two_b(folder: Path, seed: int = 0) -> Path:
     with torch.device("meta"):
         shapes = Qwen2VLForConditionalGeneration(Qwen2VLConfig.from_dict(CONFIG)).state_dict()
     del shapes["lm_head.weight"]  # tied to the embeddings
-    generator = torch.Generator().manual_seed(seed)
+    pool = torch.rand(POOL, generator=torch.Generator().manual_seed(seed)) * 2 - 1
     names, shard, held = {}, {}, 0
     for key, shape in shapes.items():
         name = f"model-{len(set(names.values())) + (not shard):05}.safetensors"
         names[_hub_name(key)] = name
-        shard[_hub_name(key)] = _random(shape.shape, generator)
+        shard[_hub_name(key)] = _random(shape.shape, pool, held)
         held += 2 * shape.numel()
         if held > SHARD_BYTES or key == list(shapes)[-1]:
             save_file(shard, folder / name, {"format": "pt"})
@@ -78,11 +80,12 @@ def _hub_name(key: str) -> str:
     return key.replace("model.visual.", "visual.").replace("model.language_model.", "model.")
 
 
-def _random(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
+def _random(shape: torch.Size, pool: torch.Tensor, start: int) -> torch.Tensor:
+    """Numbers of the pool, round and round from `start`: two thousand million fresh ones would take minutes."""
     if len(shape) == 1:  # norms and biases
         return torch.ones(shape, dtype=torch.bfloat16)
-    scale = 1 / shape[1:].numel() ** 0.5
-    return (torch.rand(shape, generator=generator, dtype=torch.float32) * 2 - 1).mul_(scale * 3**0.5).to(torch.bfloat16)
+    scaled = (pool.roll(-start) * (3 / shape[1:].numel()) ** 0.5).to(torch.bfloat16)
+    return scaled.repeat(-(-shape.numel() // POOL))[: shape.numel()].reshape(shape).clone()
 
 
 if __name__ == "__main__":

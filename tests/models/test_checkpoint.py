@@ -195,7 +195,7 @@ def test_an_index_that_points_elsewhere(folder, name):
 
 @pytest.mark.parametrize(("old", "new"), [("visual.", "model.visual."), ("model.", "model.language_model.")])
 def test_both_generations_of_names(folder, pristine, old, new):
-    """Weights are named as on the hub or as transformers 5 has them; the language part's settings may stand at the top."""
+    """Weights are named as on the hub or as in transformers 5; the language part's settings may stand at the top."""
     from safetensors.torch import save_file
 
     weights = tensors(folder / "model.safetensors")

@@ -34,8 +34,8 @@ from rsqa.train.turns import Asker, Facts
 TINY = Recipe(
     "tiny", vocab_size=600, vision_depth=1, vision_width=32, vision_heads=2, hidden=64, layers=2, heads=2, kv_heads=1,
     intermediate=96, side_px=28, ucm=0.0, aid=1.0, vhr10=0.0, airports=0.0, scenes=0.0, suffix_tokens=120, crop_min=0.9,
-    jitter=0.0, blend=0.0, batch=8, asked=8, steps=6, warmup=1, decay=1, lr_vision=3e-3, lr_merger=3e-3, lr_language=3e-3,
-    bf16=False, log_every=1, eval_every=6, eval_pictures=8, save_every=3,
+    jitter=0.0, blend=0.0, batch=8, asked=8, steps=6, warmup=1, decay=1, lr_vision=3e-3, lr_merger=3e-3,
+    lr_language=3e-3, bf16=False, log_every=1, eval_every=6, eval_pictures=8, save_every=3,
 )  # fmt: skip
 COLOURS = {"Forest": (30, 90, 30), "Beach": (220, 200, 150), "Pond": (40, 60, 160), "Desert": (200, 140, 60)}
 

@@ -88,7 +88,8 @@ def test_chat_template_writes_the_prompt_of_the_engine(tokenizer):
     ]
     said = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
     assert said == (
-        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>"
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>"
         "{VQA} Is there water? <|im_end|>\n<|im_start|>assistant\n"
     )
     assert tokenizer.apply_chat_template(talk[1:], tokenize=False, add_generation_prompt=True) == said

@@ -1,0 +1,79 @@
+"""A teacher for the vision tower that is there in training only: what the visual tokens say without the language part.
+
+Learning to see through a language part that has not learned to look is slow. Two readings spare the wait: a linear one
+of the mean visual token, and one that compares visual tokens with the word vectors of names, so that "is there a …?"
+becomes a comparison that the language part can learn once for all nouns.
+
+B pictures, S visual tokens, D hidden size, N nouns, M names of nouns, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rsqa.train import words
+from rsqa.train.data import CLASS_NAMES, IGNORE
+
+STEEPNESS, THRESHOLD = 16.0, 0.25
+"""A token says a name when the cosine to the name's word vector exceeds the threshold."""
+
+
+class Hints(nn.Module):
+    """Readings of visual tokens, and their loss against what is known of the pictures."""
+
+    names: Tensor
+    classes: Tensor
+    noun_of: Tensor
+
+    def __init__(self, dim: int, vocab_size: int, tokenizer: Any) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, len(words.NOUNS) + len(CLASS_NAMES))
+        spoken = [(_bare(name), i) for i, noun in enumerate(words.NOUNS.values()) for name in (*noun.one, *noun.many)]
+        self.register_buffer("names", _shares([n for n, _ in spoken], vocab_size, tokenizer), persistent=False)
+        self.register_buffer("classes", _shares(CLASS_NAMES, vocab_size, tokenizer), persistent=False)
+        self.register_buffer("noun_of", torch.tensor([i for _, i in spoken]), persistent=False)
+
+    def forward(self, visual: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, S, D) visual tokens, (V, D) word vectors -> (B, N + C) linear logits, (B, M) of names, (B, C) of classes."""
+        visual, vectors = visual.float(), vectors.float()
+        tokens = F.normalize(visual, dim=-1)
+        match = STEEPNESS * (tokens @ F.normalize(self.names @ vectors, dim=-1).T - THRESHOLD)  # (B, S, M)
+        somewhere = match.logsumexp(dim=1) - torch.tensor(float(visual.shape[1])).log()
+        whole = F.normalize(visual.mean(dim=1), dim=-1) @ F.normalize(self.classes @ vectors, dim=-1).T
+        return self.linear(visual.mean(dim=1)), somewhere, STEEPNESS * whole
+
+    def loss(self, read: tuple[Tensor, Tensor, Tensor], nouns: Tensor, scene: Tensor) -> Tensor:
+        """Readings against `Batch.nouns` and `Batch.scene`; what is unknown does not count."""
+        linear, named, classed = read
+        n_nouns = nouns.shape[1]
+        both = [_presence(linear[:, :n_nouns], nouns), _presence(named, nouns[:, self.noun_of])]
+        return torch.stack([*both, _class(linear[:, n_nouns:], scene), _class(classed, scene)]).sum() / 2
+
+
+def _presence(logits: Tensor, truth: Tensor) -> Tensor:
+    known = truth >= 0
+    return F.binary_cross_entropy_with_logits(logits[known].float(), truth[known].float())
+
+
+def _class(logits: Tensor, scene: Tensor) -> Tensor:
+    named = (scene != IGNORE).sum()
+    return F.cross_entropy(logits.float(), scene, ignore_index=IGNORE, reduction="sum") / named.clamp(min=1)
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix("a ").removeprefix("an ").removeprefix("the ")
+
+
+def _shares(names: Sequence[str], vocab_size: int, tokenizer: Any) -> Tensor:
+    """-> (names, V): a name's word vector is the mean of its tokens', as they stand inside a sentence."""
+    table = torch.zeros(len(names), vocab_size)
+    for row, name in enumerate(names):
+        ids = tokenizer.encode(f" {name}", add_special_tokens=False)
+        for token in ids:
+            table[row, token] += 1 / len(ids)
+    return table
