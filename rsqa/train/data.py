@@ -321,7 +321,9 @@ class Batches:
         Only the first `asked` pictures have questions; of all it is known what they show.
         """
         rng = np.random.default_rng(seed)
-        chips, known, turns = [], [], []
+        chips: list[Tensor] = []
+        known: list[Facts] = []
+        turns: list[list[Turn]] = []
         for which in rng.choice(len(self.sets), size=size, p=self.shares):
             source = self.sets[which]
             picture = source.pictures[int(rng.integers(len(source.pictures)))]

@@ -39,7 +39,7 @@ class Hints(nn.Module):
         self.register_buffer("noun_of", torch.tensor([i for _, i in spoken]), persistent=False)
 
     def forward(self, visual: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, S, D) visual tokens, (V, D) word vectors -> (B, N + C) linear logits, (B, M) of names, (B, C) of classes."""
+        """(B, S, D) visual tokens, (V, D) word vectors -> (B, N + C), of names (B, M), of classes (B, C) logits."""
         visual, vectors = visual.float(), vectors.float()
         tokens = F.normalize(visual, dim=-1)
         match = STEEPNESS * (tokens @ F.normalize(self.names @ vectors, dim=-1).T - THRESHOLD)  # (B, S, M)

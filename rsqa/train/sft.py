@@ -104,8 +104,8 @@ class PackedAnswers(nn.Module):
         self.after: Tensor
         self.register_buffer("before", torch.tensor(before), persistent=False)
         self.register_buffer("after", torch.tensor(after), persistent=False)
-        text = model.config.text_config
-        self.hints = Hints(text.hidden_size, text.vocab_size, tokenizer)
+        vocab_size, dim = model.model.language_model.embed_tokens.weight.shape
+        self.hints = Hints(dim, vocab_size, tokenizer)
 
     def forward(
         self, pixels: Tensor, ids: Tensor, turn: Tensor, depth: Tensor, labels: Tensor

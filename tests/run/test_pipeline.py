@@ -35,6 +35,17 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(1, 256, (3, height, width), dtype=np.uint8)
 
 
+def corrupt(path: Path) -> str:
+    """4 x 4 tiles; the file block under tile (1, 1) can't be decoded."""
+    raster(path, noise(256, 256))
+    with rasterio.open(path) as file:
+        offset = int(file.get_tag_item("BLOCK_OFFSET_1_1", "TIFF", bidx=1))
+    broken = bytearray(path.read_bytes())
+    broken[offset : offset + 40] = bytes(40)
+    path.write_bytes(broken)
+    return str(path)
+
+
 def request(tmp_path: Path, *sources: str, **options) -> AskRequest:
     settings = {
         "questions": (WATER, SCENE), "out": tmp_path / "out", "tile_px": 64, "model": "rsqa.testing:EchoEngine",
@@ -113,13 +124,8 @@ def test_nothing_but_nodata_needs_no_engine_call(tmp_path):
 
 
 def test_a_corrupt_block_costs_its_tiles_and_exit_3(tmp_path):
-    path = Path(raster(tmp_path / "a.tif", noise(256, 256)))
-    with rasterio.open(path) as file:
-        offset = int(file.get_tag_item("BLOCK_OFFSET_1_1", "TIFF", bidx=1))
-    broken = bytearray(path.read_bytes())
-    broken[offset : offset + 40] = bytes(40)
-    path.write_bytes(broken)
-    report = ask(request(tmp_path, str(path)))
+    path = corrupt(tmp_path / "a.tif")
+    report = ask(request(tmp_path, path))
     assert report.exit_code == ExitCode.TILES_FAILED
     table = rows(report)
     failed = table[table.status == "error"]
@@ -130,17 +136,12 @@ def test_a_corrupt_block_costs_its_tiles_and_exit_3(tmp_path):
 
 
 def test_retry_errors_asks_only_the_parts_that_failed(tmp_path):
-    path = Path(raster(tmp_path / "a.tif", noise(256, 256)))
-    with rasterio.open(path) as file:
-        offset = int(file.get_tag_item("BLOCK_OFFSET_1_1", "TIFF", bidx=1))
-    broken = bytearray(path.read_bytes())
-    broken[offset : offset + 40] = bytes(40)
-    path.write_bytes(broken)
-    first = ask(request(tmp_path, str(path)))
-    again = ask(request(tmp_path, str(path)))
+    path = corrupt(tmp_path / "a.tif")
+    first = ask(request(tmp_path, path))
+    again = ask(request(tmp_path, path))
     assert again.engine_calls == 0
     assert again.exit_code == ExitCode.TILES_FAILED
-    retried = ask(request(tmp_path, str(path), retry_errors=True))
+    retried = ask(request(tmp_path, path, retry_errors=True))
     assert retried.parts_resumed == first.n_parts - 1
 
 

@@ -22,7 +22,6 @@ from rsqa.train.sft import (
     NANO_STYLE,
     Float32Attention,
     PackedAnswers,
-    hint_loss,
     learning_rate,
     new_model,
     packed_mask,
@@ -115,14 +114,6 @@ def test_attention_in_float32_is_the_same_attention():
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v)
     with Float32Attention(), torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(torch.nn.functional.scaled_dot_product_attention(q, k, v), expected)
-
-
-def test_hint_loss_counts_only_what_is_known():
-    read = torch.tensor([[9.0, -9.0, 3.0, 0.0, 20.0], [1.0, 2.0, 3.0, 4.0, 5.0]])
-    nouns, scene = torch.tensor([[1, 0, -1], [-1, -1, -1]]), torch.tensor([1, IGNORE])
-    assert float(hint_loss(read, nouns, scene)) < 1e-3
-    assert float(hint_loss(read, 1 - nouns.clamp(min=0), scene)) > 1
-    assert float(hint_loss(read, nouns, torch.tensor([0, IGNORE]))) > 10
 
 
 def test_rate_warms_up_stays_and_falls_to_zero():
