@@ -20,7 +20,7 @@ from rsqa.train.data import Part, Picture, part_of, read_parquet, read_rows
 CLASS_TEXT = "What kind of scene is this?"
 SCENE_TILE_PX = 320
 SCENE_PX = 1280
-SCENES = 40
+SCENES = 30
 HELD_OUT_SEED = 1
 """Evaluation scenes have the seeds from here up, training scenes from a million."""
 

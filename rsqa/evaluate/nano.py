@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from rsqa.engines.base import Engine, Replies
 from rsqa.evaluate.items import ItemSet, classes, human_questions, label_presence, scene_presence
-from rsqa.evaluate.metrics import Score, calibration_error, constant_accuracy, fit_temperature, interval
+from rsqa.evaluate.metrics import Score, calibration_error, constant_accuracy, interval
 from rsqa.evaluate.probe import probe_hits
 from rsqa.tasks.parse import answers
 from rsqa.tasks.question import Question
-from rsqa.train.data import Part, read_parquet, ucm_labels
+from rsqa.train.data import read_parquet, ucm_labels
 
 BARS = {"labels": 0.70, "ucm": 0.60, "aid": 0.45, "scenes": 0.90}
 GREY = 128
@@ -136,22 +136,6 @@ def _calibration(engine: Engine, items: ItemSet) -> float:
     answered = ask(engine, items, items.chips)
     confidence = np.array([np.nan_to_num(got.confidence) for got in answered])
     return calibration_error(confidence, hits(items, answered))
-
-
-def fitted_temperatures(engine: Engine, data: Path, part: Part = "calibration") -> dict[str, float]:
-    """Temperatures of least log loss per question kind, on pictures that were neither trained on nor are validation."""
-    ucm, aid = (read_parquet(data, name, part) for name in ("ucm", "aid"))
-    sets = {"yesno": [label_presence(ucm, ucm_labels(data))], "choice": [classes("ucm", ucm), classes("aid", aid)]}
-    fitted = {}
-    for kind, parts in sets.items():
-        logprobs, gold = [], []
-        for items in parts:
-            for got, item in zip(ask(engine, items, items.chips), items.items, strict=True):
-                assert got.logprobs is not None
-                logprobs.append(got.logprobs)
-                gold.append(item.question.options.index(item.gold))
-        fitted[kind] = fit_temperature(logprobs, gold)
-    return fitted
 
 
 def as_text(report: Report) -> str:

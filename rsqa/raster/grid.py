@@ -261,7 +261,8 @@ def block_grid(grid: TileGrid, layout: Layout, *, bytes_per_px: int, max_tiles: 
     limit_px = min(MAX_BLOCK_PX, MAX_BLOCK_BYTES // bytes_per_px)
     limit_tiles = max_tiles or len(grid)
     shapes = []
-    for n_rows in range(1, min(grid.n_rows, limit_tiles) + 1):
+    most_rows = 0 if grid.window_px**2 > MAX_BLOCK_PX else min(grid.n_rows, limit_tiles)  # small rasters are padded
+    for n_rows in range(1, most_rows + 1):
         n_cols = cols.most(limit_px // rows.span(n_rows), limit_tiles // n_rows)
         if n_cols < 1:
             break

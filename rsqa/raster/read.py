@@ -32,7 +32,7 @@ class Chips:
     valid: NDArray[np.bool_] | None
     """(N, T, T); None when every pixel of every tile is valid."""
     valid_frac: NDArray[np.float32]
-    """(N,) valid share of the core."""
+    """(N,) valid share of the core; NaN where the tile could not be read."""
     error: NDArray[np.object_]
     """(N,) None or a ReadError."""
     seconds: float
@@ -147,11 +147,13 @@ class _Sheet:
 
     def chips(self, seconds: float) -> Chips:
         """All tiles together."""
+        shares = [_core_share(mask, tile) for mask, tile in zip(self.masks, self.tiles, strict=True)]
+        unread = [error is not None for error in self.error]
         return Chips(
             tiles=np.array([(tile.row, tile.col) for tile in self.tiles], np.int32),
             pixels=self.pixels,
             valid=self._valid(),
-            valid_frac=np.array([_core_share(m, t) for m, t in zip(self.masks, self.tiles, strict=True)], np.float32),
+            valid_frac=np.where(unread, np.nan, shares).astype(np.float32),
             error=self.error,
             seconds=seconds,
             bytes_read=self.bytes_read,

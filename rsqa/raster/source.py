@@ -6,7 +6,8 @@ import hashlib
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from math import isfinite
@@ -364,11 +365,11 @@ def expand(arguments: Sequence[str]) -> list[tuple[str, str]]:
             raise UsageError(f"{path!r} is a folder; name the files in it, for example {os.path.join(path, '*.tif')}")
     # what could be a credential in a URL stays out of names: they are written to every output
     parts = [re.sub(r"//[^/@]*@", "//", path.split("?")[0]).strip("/").split("/") for path in paths]
-    return [(path, _shortest_name(own, parts)) for path, own in zip(paths, parts, strict=True)]
+    times = Counter(tuple(own[-n:]) for own in parts for n in range(1, len(own) + 1))
+    return [(path, _shortest_name(own, times)) for path, own in zip(paths, parts, strict=True)]
 
 
-def _shortest_name(own: list[str], all_parts: list[list[str]]) -> str:
-    for n in range(1, len(own)):
-        if sum(other[-n:] == own[-n:] for other in all_parts) == 1:
-            return "/".join(own[-n:])
-    return "/".join(own)
+def _shortest_name(own: list[str], times: Mapping[tuple[str, ...], int]) -> str:
+    """`times`: path ends -> paths that end so."""
+    ends = (own[-n:] for n in range(1, len(own)))
+    return "/".join(next((end for end in ends if times[tuple(end)] == 1), own))

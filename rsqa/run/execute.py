@@ -15,8 +15,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -84,8 +85,8 @@ def run_tasks(
 ) -> Iterator[tuple[int, R | Crashed]]:
     """Yield (number, result) in the order of completion, at most `in_flight` at a time.
 
-    After `stop` the tasks that have begun are waited for, those still queued are taken back. Raises RsqaError when
-    nothing finishes for `STALL_S` seconds.
+    After `stop` what is in flight is waited for. It is never cancelled: Dask can't tell a task that runs from one that
+    waits, and drops both. Raises RsqaError when nothing finishes for `STALL_S` seconds.
     """
     todo = iter(numbers)
     pending: dict[Future[R], int] = {}
@@ -95,9 +96,6 @@ def run_tasks(
             pending[executor.submit(task, number)] = number
         if not pending:
             return
-        if stop:
-            for future in [f for f in pending if f.cancel()]:
-                del pending[future]
         done, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
         if done:
             last = time.monotonic()
@@ -106,8 +104,6 @@ def run_tasks(
             raise RsqaError(f"no part finished for {STALL_S:.0f} s; stopped, run the same command to go on")
         for future in done:
             number = pending.pop(future)
-            if future.cancelled():
-                continue
             error = future.exception()
             yield number, (Crashed(error) if error is not None else future.result())
 
@@ -129,10 +125,29 @@ def dask_executor(workers: int | None) -> Iterator[tuple[Executor, int]]:
         "distributed.scheduler.no-workers-timeout": "120s",  # null by default: a run without workers would hang
     }
     size = {"n_workers": 1, "processes": False} if workers is None else {"n_workers": workers, "processes": True}
-    with (
-        dask.config.set(settings),
-        # Port 0: two runs on one machine must coexist. No memory limit: parts are small and a paused worker is a stall.
-        make(threads_per_worker=SLOTS, memory_limit=0, dashboard_address=":0", set_as_default=False, **size) as client,
-        client.get_executor(pure=False) as executor,
-    ):
+    with ExitStack() as closing:
+        closing.enter_context(dask.config.set(settings))
+        # Port 0: two runs on one machine must coexist; the loopback: nobody else on the network is to look on.
+        # No memory limit: parts are small and a paused worker is a stall.
+        with _signals_for_this_thread_alone():
+            client = make(
+                threads_per_worker=SLOTS, memory_limit=0, dashboard_address="127.0.0.1:0", set_as_default=False, **size
+            )
+        closing.enter_context(client)
+        executor = client.get_executor(pure=False)
+        closing.callback(executor.shutdown, wait=False)  # waiting for a task that hangs would never end
         yield executor, (SLOTS + 1) * (workers or 1)
+
+
+@contextmanager
+def _signals_for_this_thread_alone() -> Iterator[None]:
+    """Threads and processes that begin meanwhile never see SIGINT and SIGTERM; this thread sees them afterwards.
+
+    A terminal and systemd signal every process of a run: workers must go on until the driver has their parts.
+    """
+    resource_tracker.ensure_running()  # unblocks both when it starts: it must not do so in between
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -11,14 +11,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rsqa.errors import OutputError, OutputLocked
 from rsqa.run.plan import Plan
-from rsqa.sinks.whole import write_whole
+from rsqa.sinks.whole import discard, write_whole
 
 PLAN = "plan.json"
 PARTS = "parts"
@@ -54,16 +53,11 @@ def locked(out: Path) -> Iterator[None]:
 
 def clear(out: Path) -> None:
     """Remove what a run wrote, and nothing else that lies in the folder."""
-    (out / PLAN).unlink(
-        missing_ok=True
-    )  # first: parts without a plan mean nothing, a plan without parts is a fresh run
-    for name in (*DERIVED, PARTS):
-        path = out / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    (out / PARTS).mkdir()
+    discard(out / PLAN)  # first: parts without a plan mean nothing, a plan without parts is a fresh run
+    for name in DERIVED:
+        discard(out / name)
+    for path in (out / PARTS).glob("[0-9]" * 8 + ".parquet"):
+        path.unlink()
 
 
 def read_plan(out: Path) -> Plan:

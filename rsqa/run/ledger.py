@@ -6,12 +6,13 @@ The committed parts are the truth; this is only what the driver saw of them.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rsqa.errors import ExitCode, InputError, ModelError, OutputError, RsqaError
+from rsqa.errors import ExitCode, InputError, ModelError, OutputError, RsqaError, UsageError
 from rsqa.run.execute import Crashed, Stop
 from rsqa.run.plan import Parts, Plan
 from rsqa.run.report import Progress, QuestionSummary, RunReport
@@ -19,8 +20,13 @@ from rsqa.run.request import Draft
 from rsqa.run.work import Done, Failed, Span
 from rsqa.sinks.summary import AnswersSummary
 
-_ERRORS = {ExitCode.OUTPUT: OutputError, ExitCode.MODEL: ModelError, ExitCode.INPUT: InputError}
-_WORST_FIRST = (ExitCode.UNEXPECTED, ExitCode.OUTPUT, ExitCode.MODEL, ExitCode.INPUT)
+_ERRORS = {
+    ExitCode.USAGE: UsageError,
+    ExitCode.OUTPUT: OutputError,
+    ExitCode.MODEL: ModelError,
+    ExitCode.INPUT: InputError,
+}
+_WORST_FIRST = (ExitCode.UNEXPECTED, ExitCode.OUTPUT, ExitCode.MODEL, ExitCode.INPUT, ExitCode.USAGE)
 
 
 class Ledger:
@@ -30,10 +36,15 @@ class Ledger:
         self._on_progress = on_progress
         self.started = time.monotonic()
         self.started_at = datetime.now(UTC)
-        self.done: dict[int, Done] = {}
         self.failed: dict[int, Failed] = {}
-        self._todo = 0
-        self._tiles = 0
+        self.spans: list[tuple[int, Span]] = []
+        """(part, span) of everything that was done, for the performance table."""
+        self.model_calls = 0
+        """Batches that went through the model."""
+        self._todo = self._tiles = 0
+        self._parts_done = self._tiles_done = self._tiles_nodata = self._tiles_failed = self._pixels = 0
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        """Stage -> time spent in it, summed over slots."""
 
     def begin(self, parts: Parts, todo: Sequence[int]) -> None:
         """Say what is to be done."""
@@ -48,13 +59,25 @@ class Ledger:
             self.failed[number] = result
             return
         self.failed.pop(number, None)
-        self.done[number] = result
+        self._count(number, result)
         self._tell()
+
+    def _count(self, number: int, done: Done) -> None:
+        """Keep sums, not results: a run may have a million parts, and progress is told after each."""
+        self._parts_done += 1
+        self._tiles_done += done.receipt.n_tiles
+        self._tiles_nodata += done.receipt.n_nodata
+        self._tiles_failed += done.receipt.n_error
+        self._pixels += done.pixels
+        self.model_calls += done.model_calls
+        for span in done.spans:
+            self._seconds[span.stage] += span.end - span.start
+            self.spans.append((number, span))
 
     @property
     def complete(self) -> bool:
         """Whether every part that was missing is committed."""
-        return len(self.done) == self._todo
+        return self._parts_done == self._todo
 
     @property
     def crashed(self) -> list[int]:
@@ -63,43 +86,33 @@ class Ledger:
 
     @property
     def hopeless(self) -> bool:
-        """Whether the other parts would fail in the same way."""
-        return any(f.exit_code in (ExitCode.OUTPUT, ExitCode.MODEL) for f in self.failed.values())
+        """Whether the other parts would fail in the same way, or be of no use: a changed source ends the plan."""
+        return any(failed.exit_code in _ERRORS for failed in self.failed.values())
 
     def raise_failures(self) -> None:
         """Raise the worst failure as the error that it was in the worker."""
         if not self.failed:
             return
         worst = min(self.failed.values(), key=lambda failed: _WORST_FIRST.index(failed.exit_code))
-        kept = f"{len(self.done)} of {self._todo} parts were committed; the same command goes on from there"
+        kept = f"{self._parts_done} of {self._todo} parts were committed"
         error = _ERRORS.get(worst.exit_code, RsqaError)(f"{worst.message} ({kept})")
         if worst.details:
             error.add_note(worst.details)
         raise error
 
-    def seconds(self, stage: str) -> float:
-        """Spent in a stage, summed over slots."""
-        return sum(span.end - span.start for done in self.done.values() for span in done.spans if span.stage == stage)
-
-    @property
-    def spans(self) -> list[tuple[int, Span]]:
-        """(part, span) of everything that was done, for the performance table."""
-        return [(number, span) for number in sorted(self.done) for span in self.done[number].spans]
-
     @property
     def progress(self) -> Progress:
         """How far the run is."""
-        receipts = [done.receipt for done in self.done.values()]
         return Progress(
-            tiles_done=sum(receipt.n_tiles for receipt in receipts),
+            tiles_done=self._tiles_done,
             tiles_total=self._tiles,
-            tiles_skipped=sum(receipt.n_nodata for receipt in receipts),
-            tiles_failed=sum(receipt.n_error for receipt in receipts),
-            mpx_done=sum(done.pixels for done in self.done.values()) / 1e6,
+            tiles_skipped=self._tiles_nodata,
+            tiles_failed=self._tiles_failed,
+            mpx_done=self._pixels / 1e6,
             elapsed_s=time.monotonic() - self.started,
-            read_s=self.seconds("read"),
-            model_s=self.seconds("model"),
-            wait_s=self.seconds("wait"),
+            read_s=self._seconds["read"],
+            model_s=self._seconds["model"],
+            wait_s=self._seconds["wait"],
         )
 
     def facts(self) -> dict[str, Any]:
@@ -108,19 +121,14 @@ class Ledger:
         return {
             "started": self.started_at.isoformat(timespec="seconds"),
             "seconds": round(progress.elapsed_s, 3),
-            "parts_done": len(self.done),
+            "parts_done": self._parts_done,
             "tiles_done": progress.tiles_done,
             "model_calls": self.model_calls,
             "read_s": round(progress.read_s, 3),
             "wait_s": round(progress.wait_s, 3),
             "model_s": round(progress.model_s, 3),
-            "write_s": round(self.seconds("write"), 3),
+            "write_s": round(self._seconds["write"], 3),
         }
-
-    @property
-    def model_calls(self) -> int:
-        """Batches that went through the model."""
-        return sum(done.model_calls for done in self.done.values())
 
     def report(
         self, out: Path, plan: Plan, parts: Parts, drafted: Draft | None, summary: AnswersSummary | None, stop: Stop
@@ -161,7 +169,7 @@ class Ledger:
             return ExitCode(128 + stop.signum)
         if summary is None:
             return ExitCode.OUT_OF_TIME
-        if summary.tiles["error"] or (drafted and drafted.failed):
+        if any("error" in question.statuses for question in summary.questions) or (drafted and drafted.failed):
             return ExitCode.TILES_FAILED
         return ExitCode.DONE
 

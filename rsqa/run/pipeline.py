@@ -43,9 +43,8 @@ def ask(
         (on_note or (lambda _: None))(sentence)
     out = request.folder
     with locked(out):
-        plan = _stored_or_new(out, request, drafted)
-        parts = Parts(plan)
-        todo = [n for n in range(len(parts)) if not _done(out, plan, parts, n, request.retry_errors)]
+        plan, parts = _stored_or_new(out, request, drafted)
+        todo = _missing(out, plan, parts, request.retry_errors)
         ledger.begin(parts, todo)
         stop = Stop(deadline=None if request.max_duration_s is None else ledger.started + request.max_duration_s)
         with stop_on_signals(stop):
@@ -58,10 +57,11 @@ def ask(
 def finish(out: Path) -> RunReport:
     """Rebuild everything that is derived from the parts. UsageError while parts are missing."""
     ledger = Ledger(lambda _: None)
+    read_plan(out)  # a mistyped name must not become a folder
     with locked(out):
         plan = read_plan(out)
         parts = Parts(plan)
-        missing = [n for n in range(len(parts)) if not _done(out, plan, parts, n, retry_errors=False)]
+        missing = _missing(out, plan, parts, retry_errors=False)
         if missing:
             raise UsageError(
                 f"{len(parts) - len(missing)} of {len(parts)} parts of {str(out)!r} are done; run the same `rsqa ask` "
@@ -100,25 +100,37 @@ def plan(request: AskRequest) -> PlanReport:
     )  # fmt: skip
 
 
-def _stored_or_new(out: Path, request: AskRequest, drafted: Draft) -> Plan:
-    """The plan that is in the folder, if it is the one asked for; else a new one, stored before any part."""
+def _stored_or_new(out: Path, request: AskRequest, drafted: Draft) -> tuple[Plan, Parts]:
+    """The plan that is in the folder, if it is the one asked for; else a new one, stored before any part.
+
+    A request that makes no sense has failed before anything is cleared or stored.
+    """
     sweep(out)
     sweep(out / PARTS)
+    if (out / PLAN).exists() and not request.overwrite:
+        stored = read_plan(out)
+        planned = {planned.source.name for planned in stored.sources}
+        if lost := [error for name, error in drafted.failed if name in planned]:
+            raise lost[0]
+        check_same(stored, settle(request, drafted, stored))
+        return stored, Parts(stored)
+    made = settle(request, drafted, None)
+    parts = Parts(made)
     if request.overwrite:
         clear(out)
-    if (out / PLAN).exists():
-        stored = read_plan(out)
-        check_same(stored, settle(request, drafted, stored))
-        return stored
-    made = settle(request, drafted, None)
     write_plan(out, made)
-    return made
+    return made, parts
 
 
-def _done(out: Path, plan: Plan, parts: Parts, number: int, retry_errors: bool) -> bool:
-    """Whether the part is committed and need not be done again."""
+def _missing(out: Path, plan: Plan, parts: Parts, retry_errors: bool) -> list[int]:
+    """Parts that are not committed, or are to be done again."""
+    plan_id = plan.plan_id
+    return [n for n in range(len(parts)) if not _done(out, plan_id, parts, n, len(plan.questions), retry_errors)]
+
+
+def _done(out: Path, plan_id: str, parts: Parts, number: int, n_questions: int, retry_errors: bool) -> bool:
     path = part_path(out, number)
-    whole = valid_part(path, plan.plan_id, number, parts.n_tiles(number) * len(plan.questions))
+    whole = valid_part(path, plan_id, number, parts.n_tiles(number) * n_questions)
     return whole and not (retry_errors and _has_errors(path))
 
 
@@ -132,8 +144,12 @@ def _execute(job: Job, todo: Sequence[int], workers: int | None, ledger: Ledger,
         return
     task = partial(do_part, job)
     with dask_executor(workers) as (executor, in_flight):
-        for numbers, at_once in ((todo, in_flight), (ledger.crashed, 1)):
-            for number, result in run_tasks(task, list(numbers), executor, at_once, stop):
+
+        def do(numbers: Sequence[int], at_once: int) -> None:
+            for number, result in run_tasks(task, numbers, executor, at_once, stop):
                 ledger.record(number, result)
                 if ledger.hopeless:
                     stop.asked.set()
+
+        do(todo, in_flight)
+        do(ledger.crashed, 1)

@@ -117,15 +117,17 @@ class Plan:
 
     def identity(self) -> dict[str, Any]:
         """`to_json` without what may differ while the bytes stay: where the files and the model lie."""
-        facts = self.to_json()
+        facts = self.to_json() | {"model": self._model_identity()}
         for planned in facts["sources"]:
             del planned["source"]["path"]
-        facts["model"].pop("folder", None)
         return facts
+
+    def _model_identity(self) -> dict[str, Any]:
+        return {name: fact for name, fact in self.model.to_json().items() if name != "folder"}
 
     @property
     def plan_id(self) -> str:
-        """16 hexadecimal digits."""
+        """16 hexadecimal digits. Costs a pass over all sources: ask once, not once per part."""
         return _digest(self.identity())
 
     def processing_id(self, planned: PlannedSource, question: Question) -> str:
@@ -134,7 +136,7 @@ class Plan:
             {
                 "format": FORMAT,
                 "question": [question.text, question.kind, question.options],
-                "model": self.identity()["model"],
+                "model": self._model_identity(),
                 "dtype": self.dtype,
                 "stretch": self.stretch.to_json(),
                 "bands": planned.source.bands,
@@ -194,7 +196,8 @@ class Part:
     """(index of the source, numbers of its blocks) in order."""
 
 
-def _blocks(planned: PlannedSource, most_tiles: int) -> BlockGrid:
+def blocks(planned: PlannedSource, most_tiles: int) -> BlockGrid:
+    """The blocks of a source, of at most so many tiles. UsageError when a single tile is too large to be read."""
     source, factor = planned.source, planned.factor
     layout = source.level(factor).layout
     return block_grid(planned.level_grid, layout, bytes_per_px=source.bytes_per_px, max_tiles=most_tiles)
@@ -213,7 +216,7 @@ class Parts:
     """The parts of a plan by number. A part has one CRS and one chip size; small sources share a part."""
 
     def __init__(self, plan: Plan) -> None:
-        self._block_grids = [_blocks(planned, plan.part_tiles) for planned in plan.sources]
+        self._block_grids = [blocks(planned, plan.part_tiles) for planned in plan.sources]
         self._spans = list(self._cut(plan))
         self._ends = list(accumulate(span.n_parts for span in self._spans))
 
@@ -247,8 +250,8 @@ class Parts:
         k, n = number - (self._ends[at] - span.n_parts), span.n_parts
         shares = []
         for source in range(span.first, span.last):
-            blocks = len(self._block_grids[source])
-            shares.append((source, range(k * blocks // n, (k + 1) * blocks // n)))
+            n_blocks = len(self._block_grids[source])
+            shares.append((source, range(k * n_blocks // n, (k + 1) * n_blocks // n)))
         return Part(number, tuple(shares))
 
     def block(self, source: int, number: int) -> Block:

@@ -10,13 +10,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from rsqa.engines.base import Engine
-from rsqa.engines.batching import default_batch
 from rsqa.engines.registry import ModelRef, choose_device, choose_dtype, find_model, load_engine
+from rsqa.engines.sizing import default_batch
 from rsqa.errors import InputError, ModelError, PlanMismatch, UsageError
 from rsqa.raster.read import choose_level
 from rsqa.raster.source import RasterSource, damage, expand, open_source
 from rsqa.raster.stretch import Stretch, fit_stretch, fixed_stretch
-from rsqa.run.plan import MOST_TILES, Plan, PlannedSource
+from rsqa.run.plan import MOST_TILES, Plan, PlannedSource, blocks
 from rsqa.sinks.ground import common_crs
 from rsqa.tasks.prompts import DIRECT_SYSTEM, END
 from rsqa.tasks.question import Question
@@ -71,8 +71,9 @@ class AskRequest:
 
     @property
     def folder(self) -> Path:
-        """Where the output goes: `out`, or the first source's stem beside the current directory."""
-        return self.out or Path(f"{PurePosixPath(self.sources[0]).stem}.rsqa")
+        """Where the output goes: `out`, or the first source's stem in the current directory."""
+        [(_, name)] = expand(self.sources[:1])  # without what may be a secret in a URL
+        return self.out or Path(f"{PurePosixPath(name).stem}.rsqa")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +114,7 @@ def draft(request: AskRequest) -> Draft:
         model=model,
         device=device,
         dtype=choose_dtype(request.dtype, device),
-        notes=(*(note for planned in opened for note in _remarks(planned.source)), *_misfits(opened, model)),
+        notes=(*(note for planned in opened for note in _remarks(planned.source)), *_misfits(opened, request, model)),
     )
 
 
@@ -133,9 +134,15 @@ def _taught(model: ModelRef, request: AskRequest) -> ModelRef:
 def _cut(source: RasterSource, request: AskRequest, model: ModelRef) -> PlannedSource:
     tile_px = request.tile_px
     if request.gsd_m is not None:
-        tile_px = max(1, round(tile_px * request.gsd_m / source.gsd_m))
+        wanted = tile_px * request.gsd_m / source.gsd_m
+        side_px, _ = model.card.model_side(tile_px, tile_px)
+        # Whole pixels of the overview that will do: most sizes are a multiple of no overview's factor.
+        step = max((factor for factor in source.overviews if wanted >= factor * side_px), default=1)
+        tile_px = max(1, round(wanted / step)) * step
     side_px, _ = model.card.model_side(tile_px, tile_px)
-    return PlannedSource(source, tile_px, choose_level(source, tile_px, side_px))
+    planned = PlannedSource(source, tile_px, choose_level(source, tile_px, side_px))
+    blocks(planned, most_tiles=1)  # refuses a tile that is too large, before the model is tried on it
+    return planned
 
 
 def _remarks(source: RasterSource) -> list[str]:
@@ -144,20 +151,21 @@ def _remarks(source: RasterSource) -> list[str]:
     return [*source.notes, *([broken] if broken else [])]
 
 
-def _misfits(sources: Sequence[PlannedSource], model: ModelRef) -> list[str]:
-    """Sentences about tiles that are far from what the model was trained on; one is enough for many sources."""
+def _misfits(sources: Sequence[PlannedSource], request: AskRequest, model: ModelRef) -> list[str]:
+    """Sentences about tiles that are far from what the model was trained on; one is enough for many sources.
+
+    With --gsd all tiles have its resolution, and so --tile-px pixels.
+    """
     card, notes = model.card, []
     low, high = card.side_range_px
-    if odd := [p for p in sources if not low <= p.tile_px <= high]:
-        notes.append(
-            f"{card.title} knows tiles of {low} to {high} px, {odd[0].source.name} is cut in {odd[0].tile_px} px"
-        )
+    if not low <= request.tile_px <= high:
+        notes.append(f"{card.title} knows tiles of {low} to {high} px, {request.tile_px} px asked")
     if card.gsd_m is not None:
         fine, coarse = card.gsd_m
-        if odd := [p for p in sources if not fine <= p.source.gsd_m <= coarse]:
+        if odd := [p for p in sources if not fine <= (request.gsd_m or p.source.gsd_m) <= coarse]:
             notes.append(
-                f"{card.title} knows ground of {fine:g} to {coarse:g} m per pixel, "
-                f"{odd[0].source.name} has {odd[0].source.gsd_m:.3g} m; trust its answers less"
+                f"{card.title} knows ground of {fine:g} to {coarse:g} m per pixel, {odd[0].source.name} is seen at "
+                f"{request.gsd_m or odd[0].source.gsd_m:.3g} m; trust its answers less"
             )
     return notes
 

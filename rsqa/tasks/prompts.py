@@ -29,6 +29,10 @@ REASONING_SYSTEM = (
 )
 
 
+MOST_LISTED = 64
+"""Longer lists of options are scored without being told to the model: they would fill the prompt."""
+
+
 @dataclass(frozen=True, slots=True)
 class PromptStyle:
     """How one family of checkpoints was taught to be asked."""
@@ -57,7 +61,11 @@ def query(question: Question, style: PromptStyle) -> str:
     """-> the user's words, with the tag that the checkpoint knows. Options that the text does not name are listed."""
     text = question.text
     own = question.kind == "choice" or (question.kind == "count" and question.options != COUNTS)
-    if own and not all(option.lower() in text.lower() for option in question.options):
+    if (
+        own
+        and len(question.options) <= MOST_LISTED
+        and not all(option.lower() in text.lower() for option in question.options)
+    ):
         text = f"{text} Choose one of: {', '.join(question.options)}."
     tag = {"yesno": style.closed_tag, "choice": style.closed_tag, "count": style.count_tag, "open": ""}[question.kind]
     return f"{tag}{text}{style.tail}" if tag else text

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from rsqa.engines.cards import PIXELS_PER_TOKEN
 from rsqa.engines.preprocess import resample
 from rsqa.errors import SourceMissing
 from rsqa.train import words
@@ -62,6 +63,8 @@ class Picture:
     """Nouns whose boxes are complete."""
     whole: bool = False
     """Never cropped: its facts hold for exactly this window."""
+    cells: NDArray[np.int8] | None = None
+    """(rows, cols, labels) what stands in the cell of each visual token: 1, 0 or -1 unknown; as words.SCENE_NOUNS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +190,21 @@ def facts_in(picture: Picture, window: Window | None) -> Facts:
     )
 
 
-def view(picture: Picture, crop_min: float, jitter: float, side: int, rng: Rng) -> tuple[Tensor, Facts, bool]:
-    """One random look at a picture -> (3, side, side) on the scale 0..255, its facts, whether whole and unturned."""
+@dataclass(frozen=True, slots=True)
+class View:
+    """One look at a picture."""
+
+    chip: Tensor
+    """(3, side, side) on the scale 0..255."""
+    facts: Facts
+    cells: Tensor
+    """(S, labels) as `Picture.cells`, row by row."""
+    upright: bool
+    """Whether whole and unturned."""
+
+
+def view(picture: Picture, crop_min: float, jitter: float, side: int, rng: Rng) -> View:
+    """A random crop, turned or mirrored, its colours changed."""
     _, height, width = picture.pixels.shape
     window: Window = (0, 0, height, width)
     whole = picture.whole or rng.random() < 0.25
@@ -203,8 +219,19 @@ def view(picture: Picture, crop_min: float, jitter: float, side: int, rng: Rng) 
     pixels = torch.from_numpy(picture.pixels[:, row : row + h, col : col + w])
     turn, mirror = (0, False) if rng.random() < 0.2 else (int(rng.integers(4)), bool(rng.random() < 0.5))
     chip = torch.rot90(resample(pixels[None], (side, side))[0], turn, (1, 2))
-    chip = colour_jitter(chip.flip(2) if mirror else chip, jitter, rng)
-    return chip, facts_in(picture, window), whole and turn == 0 and not mirror
+    cells = torch.rot90(cells_of(picture, side), turn, (0, 1))
+    if mirror:
+        chip, cells = chip.flip(2), cells.flip(1)
+    upright = whole and turn == 0 and not mirror
+    return View(colour_jitter(chip, jitter, rng), facts_in(picture, window), cells.flatten(0, 1), upright)
+
+
+def cells_of(picture: Picture, side: int) -> Tensor:
+    """-> (rows, cols, labels) of a picture, all unknown where its cells are."""
+    if picture.cells is not None:
+        return torch.from_numpy(picture.cells)
+    grid = side // PIXELS_PER_TOKEN
+    return torch.full((grid, grid, len(words.SCENE_NOUNS)), -1, dtype=torch.int8)
 
 
 def colour_jitter(chip: Tensor, strength: float, rng: Rng) -> Tensor:
@@ -217,6 +244,18 @@ def colour_jitter(chip: Tensor, strength: float, rng: Rng) -> Tensor:
     chip = (grey + (chip - grey) * colour) * balance
     middle = chip.mean()
     return ((chip - middle) * contrast + middle * light).clamp(0.0, 255.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of the pictures of a batch without asking."""
+
+    nouns: Tensor
+    """(B, nouns) 1 present, 0 absent, -1 unknown, in the order of words.NOUNS."""
+    scene: Tensor
+    """(B,) index into CLASS_NAMES, IGNORE where the class is unknown."""
+    cells: Tensor
+    """(B, S, labels) the same as nouns for the cell of each visual token, in the order of words.SCENE_NOUNS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,10 +274,7 @@ class Batch:
     """(A, S) the token that must follow, IGNORE where it is not an answer's or the end."""
     kind: NDArray[np.object_]
     """(A, turns) what each turn is, None where there is none."""
-    nouns: Tensor
-    """(B, nouns) 1 present, 0 absent, -1 unknown, in the order of words.NOUNS."""
-    scene: Tensor
-    """(B,) index into CLASS_NAMES, IGNORE where the class is unknown."""
+    known: Known
 
 
 def blended(pixels: Tensor, chance: float, rng: Rng) -> Tensor:
@@ -249,16 +285,16 @@ def blended(pixels: Tensor, chance: float, rng: Rng) -> Tensor:
     return weight * pixels + (1 - weight) * pixels[torch.from_numpy(rng.permutation(b))]
 
 
-def hints(facts: Sequence[Facts]) -> tuple[Tensor, Tensor]:
-    """What is known of each picture, as the targets `Batch.nouns` and `Batch.scene`."""
+def hints(facts: Sequence[Facts], cells: Sequence[Tensor]) -> Known:
+    """Facts of pictures and (S, labels) of their cells as targets."""
     nouns = [[1 if noun in f.present else 0 if noun in f.absent else -1 for noun in words.NOUNS] for f in facts]
     scene = [CLASS_NAMES.index(f.name) if f.name else IGNORE for f in facts]
-    return torch.tensor(nouns), torch.tensor(scene)
+    return Known(torch.tensor(nouns), torch.tensor(scene), torch.stack(list(cells)))
 
 
 def packed(
     pixels: Tensor,
-    facts: Sequence[Facts],
+    known: Known,
     turns: Sequence[Sequence[Turn]],
     encode: Callable[[str], list[int]],
     end: int,
@@ -293,7 +329,7 @@ def packed(
     kind = np.full((len(rows), max(1, *(len(row[4]) for row in rows))), None, dtype=object)
     for i, row in enumerate(rows):
         kind[i, : len(row[4])] = row[4]
-    return Batch(pixels, table(0, end), table(1, -1), table(2, 0), table(3, IGNORE), kind, *hints(facts))
+    return Batch(pixels, table(0, end), table(1, -1), table(2, 0), table(3, IGNORE), kind, known)
 
 
 class Batches:
@@ -321,18 +357,17 @@ class Batches:
         Only the first `asked` pictures have questions; of all it is known what they show.
         """
         rng = np.random.default_rng(seed)
-        chips: list[Tensor] = []
-        known: list[Facts] = []
+        views: list[View] = []
         turns: list[list[Turn]] = []
         for which in rng.choice(len(self.sets), size=size, p=self.shares):
             source = self.sets[which]
             picture = source.pictures[int(rng.integers(len(source.pictures)))]
-            chip, facts, upright = view(picture, crop_min, jitter, self.side, rng)
-            chips.append(chip)
-            known.append(facts)
+            seen = view(picture, crop_min, jitter, self.side, rng)
+            views.append(seen)
             if len(turns) < asked:
-                turns.append(turns_of(facts, source.rates, CLASS_NAMES, self.asker, upright, rng))
-        pixels = blended(torch.stack(chips), blend, rng)
+                turns.append(turns_of(seen.facts, source.rates, CLASS_NAMES, self.asker, seen.upright, rng))
+        pixels = blended(torch.stack([seen.chip for seen in views]), blend, rng)
+        known = hints([seen.facts for seen in views], [seen.cells for seen in views])
         return packed(pixels, known, turns, self.encode, self.end, self.suffix_tokens)
 
     def whole(self, source: PictureSet, first: int, size: int, seed: int) -> Batch:
@@ -344,4 +379,5 @@ class Batches:
             chips.append(resample(torch.from_numpy(picture.pixels[None]), (self.side, self.side))[0])
             known.append(facts_in(picture, None))
             turns.append(turns_of(known[-1], source.rates, CLASS_NAMES, self.asker, True, rng))
-        return packed(torch.stack(chips), known, turns, self.encode, self.end, self.suffix_tokens)
+        targets = hints(known, [cells_of(p, self.side).flatten(0, 1) for p in source.pictures[first : first + size]])
+        return packed(torch.stack(chips), targets, turns, self.encode, self.end, self.suffix_tokens)

@@ -17,10 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rsqa.train import words
-from rsqa.train.data import CLASS_NAMES, IGNORE
+from rsqa.train.data import CLASS_NAMES, IGNORE, Known
 
 STEEPNESS, THRESHOLD = 16.0, 0.25
 """A token says a name when the cosine to the name's word vector exceeds the threshold."""
+
+
+Read = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Logits: linear of nouns (B, N) and classes (B, C); of names in each token (B, S, M) and somewhere (B, M); of classes
+by their word vectors (B, C)."""
 
 
 class Hints(nn.Module):
@@ -29,6 +34,8 @@ class Hints(nn.Module):
     names: Tensor
     classes: Tensor
     noun_of: Tensor
+    in_cells: Tensor
+    label_of: Tensor
 
     def __init__(self, dim: int, vocab_size: int, tokenizer: Any) -> None:
         super().__init__()
@@ -37,27 +44,34 @@ class Hints(nn.Module):
         self.register_buffer("names", _shares([n for n, _ in spoken], vocab_size, tokenizer), persistent=False)
         self.register_buffer("classes", _shares(CLASS_NAMES, vocab_size, tokenizer), persistent=False)
         self.register_buffer("noun_of", torch.tensor([i for _, i in spoken]), persistent=False)
+        labels = [list(words.NOUNS).index(noun) for noun in words.SCENE_NOUNS.values()]
+        local = [m for m, (_, i) in enumerate(spoken) if i in labels]
+        self.register_buffer("in_cells", torch.tensor(local), persistent=False)
+        self.register_buffer("label_of", torch.tensor([labels.index(spoken[m][1]) for m in local]), persistent=False)
 
-    def forward(self, visual: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, S, D) visual tokens, (V, D) word vectors -> (B, N + C), of names (B, M), of classes (B, C) logits."""
+    def forward(self, visual: Tensor, vectors: Tensor) -> Read:
+        """(B, S, D) visual tokens, (V, D) word vectors -> what they say."""
         visual, vectors = visual.float(), vectors.float()
         tokens = F.normalize(visual, dim=-1)
         match = STEEPNESS * (tokens @ F.normalize(self.names @ vectors, dim=-1).T - THRESHOLD)  # (B, S, M)
         somewhere = match.logsumexp(dim=1) - torch.tensor(float(visual.shape[1])).log()
         whole = F.normalize(visual.mean(dim=1), dim=-1) @ F.normalize(self.classes @ vectors, dim=-1).T
-        return self.linear(visual.mean(dim=1)), somewhere, STEEPNESS * whole
+        n_nouns = len(words.NOUNS)
+        linear = self.linear(visual.mean(dim=1))
+        return linear[:, :n_nouns], linear[:, n_nouns:], match, somewhere, STEEPNESS * whole
 
-    def loss(self, read: tuple[Tensor, Tensor, Tensor], nouns: Tensor, scene: Tensor) -> Tensor:
-        """Readings against `Batch.nouns` and `Batch.scene`; what is unknown does not count."""
-        linear, named, classed = read
-        n_nouns = nouns.shape[1]
-        both = [_presence(linear[:, :n_nouns], nouns), _presence(named, nouns[:, self.noun_of])]
-        return torch.stack([*both, _class(linear[:, n_nouns:], scene), _class(classed, scene)]).sum() / 2
+    def loss(self, read: Read, known: Known) -> Tensor:
+        """Readings against what is known; what is unknown does not count."""
+        nouns, classes, match, somewhere, spoken = read
+        pictures = _presence(nouns, known.nouns) + _presence(somewhere, known.nouns[:, self.noun_of])
+        scenes = _class(classes, known.scene) + _class(spoken, known.scene)
+        return (pictures + scenes) / 2 + _presence(match[..., self.in_cells], known.cells[..., self.label_of])
 
 
 def _presence(logits: Tensor, truth: Tensor) -> Tensor:
     known = truth >= 0
-    return F.binary_cross_entropy_with_logits(logits[known].float(), truth[known].float())
+    loss = F.binary_cross_entropy_with_logits(logits.float(), truth.float().clamp(min=0.0), reduction="none")
+    return (loss * known).sum() / known.sum().clamp(min=1)
 
 
 def _class(logits: Tensor, scene: Tensor) -> Tensor:

@@ -26,10 +26,10 @@ from rsqa.engines.preprocess import normalise
 from rsqa.errors import ModelError, OutputError
 from rsqa.models.qwen2vl import encode, language, prefix_positions
 from rsqa.tasks.prompts import PromptStyle, prefix_text
-from rsqa.train import checkpoint, words
+from rsqa.train import checkpoint
 from rsqa.train.checkpoint import Progress
 from rsqa.train.data import FILES, IGNORE, Batches, PictureSet, read_parquet
-from rsqa.train.hints import Hints
+from rsqa.train.hints import Hints, Read
 from rsqa.train.recipe import Recipe
 from rsqa.train.scene_windows import scene_windows
 from rsqa.train.tokenizer import corpus, train_tokenizer
@@ -107,9 +107,7 @@ class PackedAnswers(nn.Module):
         vocab_size, dim = model.model.language_model.embed_tokens.weight.shape
         self.hints = Hints(dim, vocab_size, tokenizer)
 
-    def forward(
-        self, pixels: Tensor, ids: Tensor, turn: Tensor, depth: Tensor, labels: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    def forward(self, pixels: Tensor, ids: Tensor, turn: Tensor, depth: Tensor, labels: Tensor) -> tuple[Tensor, Read]:
         """`Batch`'s tensors -> (answer tokens, V) logits in the order of `labels[labels != IGNORE]`, and the hints."""
         qwen = self.model.model
         visual = encode(qwen.visual, normalise(pixels))  # (B, S_visual, D)
@@ -163,8 +161,8 @@ def validate(answers: PackedAnswers, batches: Batches, sets: Sequence[PictureSet
         for first in range(0, min(n, len(pictures.pictures)), 64):
             batch = batches.whole(pictures, first, min(64, n - first), EVAL_SEED)
             logits, read = answers(batch.pixels, batch.ids, batch.turn, batch.depth, batch.labels)
-            named = batch.scene != IGNORE
-            linear = read[0][named, len(words.NOUNS) :].argmax(dim=1) == batch.scene[named]
+            named = batch.known.scene != IGNORE
+            linear = read[1][named].argmax(dim=1) == batch.known.scene[named]
             right.setdefault(f"{pictures.name} class, linear reading", []).extend(linear.tolist())
             asked = batch.labels != IGNORE
             hit = logits.argmax(dim=-1) == batch.labels[asked]
@@ -232,7 +230,7 @@ def train(
         with Float32Attention() if accelerator.device.type == "cpu" else nullcontext():
             logits, read = answers(batch.pixels, batch.ids, batch.turn, batch.depth, batch.labels)
         loss = F.cross_entropy(logits.float(), batch.labels[batch.labels != IGNORE])
-        hint = single.hints.loss(read, batch.nouns, batch.scene)
+        hint = single.hints.loss(read, batch.known)
         accelerator.backward(loss + recipe.hint * hint)
         norm = accelerator.clip_grad_norm_(answers.parameters(), recipe.clip)
         optimizer.step()

@@ -65,6 +65,12 @@ NOUNS: dict[str, Noun] = {
     "pool": Noun(("a swimming pool", "a pool"), ("swimming pools", "pools")),
 }
 
+SCENE_NOUNS = {
+    "field": "field", "forest": "forest", "water": "water", "road": "road", "building": "buildings",
+    "parking lot": "parking-lot", "ship": "ship", "plane": "airplane", "storage tank": "tanks",
+}  # fmt: skip
+"""Scene label -> key of NOUNS."""
+
 NEVER = (
     "a volcano", "an iceberg", "snow", "a glacier", "a castle", "an elephant", "a whale", "a wind turbine",
     "a solar farm",

@@ -13,7 +13,7 @@ from rsqa.testing import EchoEngine
 
 def test_looking_up_a_model_imports_no_torch(random_folder):
     code = (
-        "import sys; from rsqa.engines.registry import find_model; from rsqa.engines.batching import default_batch;"
+        "import sys; from rsqa.engines.registry import find_model; from rsqa.engines.sizing import default_batch;"
         f"find_model({str(random_folder(0))!r}, 'tinyrs'); find_model('rsqa.testing:EchoEngine');"
         "print([m for m in ('torch', 'transformers', 'huggingface_hub') if m in sys.modules])"
     )

@@ -136,6 +136,20 @@ def test_a_signal_commits_what_is_in_flight(asking, uninterrupted, signum):
     resume_and_compare(asking, uninterrupted)
 
 
+def test_a_signal_to_the_whole_group_leaves_the_workers_at_work(asking, uninterrupted):
+    running = asking.start("--workers", "2", delay_s=0.3)
+    while not asking.asked():
+        time.sleep(0.01)
+    os.killpg(running.pid, signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "distributed" not in errors
+    parts = Parts(read_plan(asking.out))
+    committed = [int(path.stem) for path in (asking.out / "parts").glob("*.parquet")]
+    assert asking.asked() == sum(map(parts.n_tiles, committed)) > 0  # nothing that was asked is lost
+    resume_and_compare(asking, uninterrupted)
+
+
 def test_a_time_budget_ends_with_10(asking, uninterrupted):
     assert asking.run("--max-duration", "1s", delay_s=0.5).returncode == 10
     assert asking.committed() < uninterrupted.committed()

@@ -11,9 +11,12 @@ import pytest
 import rasterio
 from rasterio.transform import Affine
 
-from rsqa.errors import ExitCode, InputError, ModelError, SourceMissing, UsageError
+from rsqa.errors import ExitCode, InputError, ModelError, OutputError, RsqaError, SourceMissing, UsageError
+from rsqa.run import pipeline
+from rsqa.run.folder import read_plan
 from rsqa.run.pipeline import ask, finish, plan
 from rsqa.run.request import AskRequest
+from rsqa.run.work import Failed
 from rsqa.tasks.question import YES_NO, Question
 
 WATER = Question("water", "Is there water?", "yesno", YES_NO)
@@ -262,3 +265,78 @@ def test_impossible_requests_are_usage_errors(tmp_path, options):
 def test_reasoning_is_refused_for_a_model_that_was_not_taught_to(tmp_path):
     with pytest.raises(ModelError, match="not taught to reason"):
         ask(request(tmp_path, raster(tmp_path / "a.tif", noise(64, 64)), reasoning=True))
+
+
+def test_a_request_that_makes_no_sense_stores_and_clears_nothing(tmp_path):
+    path = raster(tmp_path / "a.tif", noise(64, 64))
+    with pytest.raises(UsageError, match="more than can be read at once"):  # though the raster itself is small
+        ask(request(tmp_path, path, tile_px=60_000))
+    report = ask(request(tmp_path, path))
+    before = (report.out / "answers.parquet").read_bytes()
+    with pytest.raises(UsageError):
+        ask(request(tmp_path, path, overwrite=True, scale="5,1"))
+    assert (report.out / "answers.parquet").read_bytes() == before
+
+
+def test_overwrite_leaves_what_is_not_ours(tmp_path):
+    path = raster(tmp_path / "a.tif", noise(200, 200))
+    own = tmp_path / "out" / "parts" / "spare.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    ask(request(tmp_path, path, part_tiles=1))
+    report = ask(request(tmp_path, path, overwrite=True, part_tiles=16))
+    assert own.read_text() == "mine"
+    assert len(list(own.parent.glob("*.parquet"))) == report.n_parts
+
+
+def test_a_source_that_is_gone_on_resume_is_named(tmp_path):
+    paths = [raster(tmp_path / name, noise(64, 64)) for name in ("a.tif", "b.tif")]
+    ask(request(tmp_path, *paths))
+    Path(paths[1]).unlink()
+    with pytest.raises(SourceMissing, match=r"b\.tif"):
+        ask(request(tmp_path, *paths))
+
+
+def test_gsd_reads_the_overview_whatever_the_ratio(tmp_path):
+    path = raster(tmp_path / "a.tif", noise(1100, 1100), transform=Affine(0.0731, 0, 5e5, 0, -0.0731, 5e6))
+    with rasterio.open(path, "r+") as file:
+        file.build_overviews([2, 4])
+    made = read_plan(ask(request(tmp_path, path, gsd_m=0.35)).out)
+    assert made.sources[0].factor == 4
+    assert made.sources[0].tile_px == pytest.approx(64 * 0.35 / made.sources[0].source.gsd_m, abs=2)
+
+
+def test_finish_makes_no_folder_of_a_mistyped_name(tmp_path):
+    with pytest.raises(OutputError):
+        finish(tmp_path / "typo")
+    assert not (tmp_path / "typo").exists()
+
+
+def test_what_crashed_is_tried_once_more_and_then_told(tmp_path, monkeypatch):
+    calls = tmp_path / "calls"  # a file: Dask sends a copy of the task
+
+    def do_part(job, number):
+        with calls.open("a") as file:
+            file.write(".")
+        return Failed("a fault of ours", ExitCode.UNEXPECTED)
+
+    monkeypatch.setattr(pipeline, "do_part", do_part)
+    with pytest.raises(RsqaError, match="a fault of ours"):
+        ask(request(tmp_path, raster(tmp_path / "a.tif", noise(64, 64))))
+    assert calls.read_text() == ".."
+
+
+@pytest.mark.parametrize("code", [ExitCode.USAGE, ExitCode.INPUT, ExitCode.OUTPUT, ExitCode.MODEL])
+def test_a_fault_of_the_request_stops_the_run_with_its_own_exit_code(tmp_path, monkeypatch, code):
+    calls = tmp_path / "calls"  # a file: Dask sends a copy of the task
+
+    def do_part(job, number):
+        with calls.open("a") as file:
+            file.write(".")
+        return Failed("no", code)
+
+    monkeypatch.setattr(pipeline, "do_part", do_part)
+    with pytest.raises(RsqaError, match="no") as caught:
+        ask(request(tmp_path, raster(tmp_path / "a.tif", noise(400, 400)), part_tiles=1))
+    assert caught.value.exit_code == code
+    assert 0 < len(calls.read_text()) < 10

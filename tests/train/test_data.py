@@ -39,9 +39,13 @@ def words_as_ids(text):
 END = 1
 
 
+def nothing_known(n):
+    return hints([Facts()] * n, [torch.full((1, len(words.SCENE_NOUNS)), -1)] * n)
+
+
 def test_labels_cover_exactly_the_answer_and_the_end():
     turns = [[Turn("ask?", "yes", "a"), Turn("how many?", "12", "b")]]
-    batch = packed(torch.zeros(1, 3, 4, 4), [Facts()], turns, words_as_ids, END, 40)
+    batch = packed(torch.zeros(1, 3, 4, 4), nothing_known(1), turns, words_as_ids, END, 40)
     for number, turn in enumerate(turns[0]):
         here = batch.turn[0] == number
         ids, labels = batch.ids[0, here].tolist(), batch.labels[0, here].tolist()
@@ -56,19 +60,36 @@ def test_labels_cover_exactly_the_answer_and_the_end():
 
 def test_turns_that_do_not_fit_are_left_out_whole():
     turns = [[Turn("q", "yes", "short"), Turn("x" * 50, "yes", "long"), Turn("r", "no", "short")]]
-    batch = packed(torch.zeros(1, 3, 4, 4), [Facts()], turns, words_as_ids, END, 20)
+    batch = packed(torch.zeros(1, 3, 4, 4), nothing_known(1), turns, words_as_ids, END, 20)
     assert batch.ids.shape == (1, 20)
     assert batch.kind.tolist() == [["short", "short"]]
 
 
 def test_hints_tell_unknown_from_absent():
     known = Facts(present=frozenset({"river"}), absent=frozenset({"ship"}), name="river")
-    nouns, scene = hints([known, Facts()])
-    said = dict(zip(words.NOUNS, nouns[0].tolist(), strict=True))
+    cells = torch.full((1, len(words.SCENE_NOUNS)), -1)
+    told = hints([known, Facts()], [cells, cells])
+    said = dict(zip(words.NOUNS, told.nouns[0].tolist(), strict=True))
     assert (said["river"], said["ship"], said["trees"]) == (1, 0, -1)
-    assert CLASS_NAMES[scene[0]] == "river"
-    assert (nouns[1] == -1).all()
-    assert scene[1] == IGNORE
+    assert CLASS_NAMES[told.scene[0]] == "river"
+    assert (told.nouns[1] == -1).all()
+    assert told.scene[1] == IGNORE
+
+
+def test_cells_turn_with_the_picture():
+    """A bright quarter is labelled; wherever it goes, its cell goes too."""
+    pixels = np.zeros((3, 56, 56), np.uint8)
+    pixels[:, :28, 28:] = 200
+    cells = np.zeros((2, 2, len(words.SCENE_NOUNS)), np.int8)
+    cells[0, 1] = 1
+    places = set()
+    for seed in range(60):
+        seen = view(Picture("p", pixels, Facts(), whole=True, cells=cells), 1.0, 0.0, 56, np.random.default_rng(seed))
+        bright = seen.chip[0].reshape(2, 28, 2, 28).mean(dim=(1, 3)).flatten()
+        assert int(seen.cells[:, 0].argmax()) == int(bright.argmax())
+        assert int(seen.cells[:, 0].sum()) == 1
+        places.add(int(bright.argmax()))
+    assert places == {0, 1, 2, 3}
 
 
 def test_parts_follow_the_documented_rule():
@@ -133,7 +154,7 @@ def test_a_batch_is_a_function_of_its_seed(data):
 
 def boxed_picture():
     """Ships at known centres on a picture whose pixels hold their own row and column."""
-    rows, cols = np.mgrid[0:100, 0:100].astype(np.uint8)
+    rows, cols = np.mgrid[0:112, 0:112].astype(np.uint8)
     objects = (("ship", 10.0, 10.0), ("ship", 90.0, 90.0), ("airplane", 10.0, 90.0))
     return Picture("p", np.stack([rows, cols, rows]), Facts(), objects, frozenset({"ship", "airplane", "bridge"}))
 
@@ -150,7 +171,8 @@ def test_boxes_count_when_their_centre_is_inside_the_crop():
 def test_a_view_shows_the_window_that_its_facts_are_about():
     picture = boxed_picture()
     for seed in range(60):
-        chip, facts, _ = view(picture, 0.4, 0.0, 56, np.random.default_rng(seed))
+        seen = view(picture, 0.4, 0.0, 56, np.random.default_rng(seed))
+        chip, facts = seen.chip, seen.facts
         top, left = float(chip[0].min()), float(chip[1].min())
         bottom, right = float(chip[0].max()), float(chip[1].max())
         for noun, row, col in picture.objects:
@@ -165,10 +187,10 @@ def test_upright_views_are_whole_and_unturned():
     picture = boxed_picture()
     upright = 0
     for seed in range(100):
-        chip, _, flag = view(picture, 0.6, 0.0, 100, np.random.default_rng(seed))
-        if flag:
+        seen = view(picture, 0.6, 0.0, 112, np.random.default_rng(seed))
+        if seen.upright:
             upright += 1
-            assert torch.equal(chip, torch.from_numpy(picture.pixels).float())
+            assert torch.equal(seen.chip, torch.from_numpy(picture.pixels).float())
     assert upright > 2
 
 

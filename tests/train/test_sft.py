@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from rsqa.engines.cards import load_card
 from rsqa.errors import OutputError
 from rsqa.models.packing import TokenTree
+from rsqa.train import words
 from rsqa.train.checkpoint import checkpoints
-from rsqa.train.data import IGNORE, packed
+from rsqa.train.data import IGNORE, hints, packed
 from rsqa.train.recipe import Recipe
 from rsqa.train.sft import (
     NANO_STYLE,
@@ -71,11 +72,17 @@ def some_turns():
     ]  # fmt: skip
 
 
+def nothing_known(n):
+    return hints([Facts()] * n, [torch.full((1, len(words.SCENE_NOUNS)), -1)] * n)
+
+
 def losses(answers, tokenizer, pixels, turns, length):
     def encode(text):
         return tokenizer.encode(text, add_special_tokens=False)
 
-    batch = packed(pixels, [Facts()] * len(turns), turns, encode, tokenizer.convert_tokens_to_ids("<|im_end|>"), length)
+    batch = packed(
+        pixels, nothing_known(len(turns)), turns, encode, tokenizer.convert_tokens_to_ids("<|im_end|>"), length
+    )
     with torch.no_grad():
         logits, _ = answers(batch.pixels, batch.ids, batch.turn, batch.depth, batch.labels)
     return torch.nn.functional.cross_entropy(logits, batch.labels[batch.labels != IGNORE], reduction="none")
