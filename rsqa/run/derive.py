@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -16,9 +17,9 @@ from rsqa.run.folder import part_path
 from rsqa.run.plan import Parts, Plan
 from rsqa.run.work import Span
 from rsqa.sinks.finish import FinishInputs, finish
-from rsqa.sinks.summary import AnswersSummary
+from rsqa.sinks.summary import AnswersSummary, QuestionSummary
 from rsqa.sinks.tiling import TiledSource
-from rsqa.sinks.whole import write_whole
+from rsqa.sinks.whole import discard, write_whole
 
 LIBRARIES = ("torch", "transformers", "rasterio", "numpy", "pyarrow", "zarr")
 """Those whose version can change a byte of the outputs."""
@@ -54,6 +55,25 @@ def derive(
         lineage=f"{len(plan.questions)} questions asked of tiles by the vision-language model {plan.model.name}",
     )
     return finish(out, inputs, {"software": software, "host": platform.node(), **facts})
+
+
+def withdraw(out: Path) -> None:
+    """Take back the word that the outputs are whole, before a part is done again."""
+    discard(out / "run.json")
+    discard(out / "item.json")
+
+
+def whole_summary(out: Path, plan_id: str) -> AnswersSummary | None:
+    """The summary of an earlier run of the plan whose outputs are whole: run.json is written last; None without one."""
+    try:
+        run = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        summary = run["summary"]
+        questions = tuple(QuestionSummary(**question) for question in summary["questions"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if run["plan_id"] != plan_id or not (out / "answers.parquet").exists():
+        return None
+    return AnswersSummary(n_rows=summary["n_rows"], tiles=summary["tiles"], questions=questions)
 
 
 def _write_spans(path: Path, spans: Sequence[tuple[int, Span]]) -> None:

@@ -124,6 +124,8 @@ def dask_executor(workers: int | None) -> Iterator[tuple[Executor, int]]:
         "distributed.comm.timeouts.connect": "60s",
         "distributed.scheduler.no-workers-timeout": "120s",  # null by default: a run without workers would hang
     }
+    threads = str(max(1, (os.cpu_count() or 1) // (workers or 1)))  # Dask's own choice for a process is one
+    settings |= {f"distributed.nanny.pre-spawn-environ.{name}_NUM_THREADS": threads for name in ("OMP", "MKL")}
     size = {"n_workers": 1, "processes": False} if workers is None else {"n_workers": workers, "processes": True}
     with ExitStack() as closing:
         closing.enter_context(dask.config.set(settings))

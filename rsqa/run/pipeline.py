@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rsqa.engines.registry import load_engine
 from rsqa.errors import UsageError
-from rsqa.run.derive import derive
+from rsqa.run.derive import derive, whole_summary, withdraw
 from rsqa.run.execute import Stop, dask_executor, run_tasks, stop_on_signals
 from rsqa.run.folder import PARTS, PLAN, clear, locked, part_path, read_plan, write_plan
 from rsqa.run.ledger import Ledger
@@ -46,11 +46,15 @@ def ask(
         plan, parts = _stored_or_new(out, request, drafted)
         todo = _missing(out, plan, parts, request.retry_errors)
         ledger.begin(parts, todo)
+        summary = None if todo else whole_summary(out, plan.plan_id)
+        if summary is None:
+            withdraw(out)
         stop = Stop(deadline=None if request.max_duration_s is None else ledger.started + request.max_duration_s)
         with stop_on_signals(stop):
             _execute(Job(str(out), plan.plan_id, drafted.device), todo, request.workers, ledger, stop)
             ledger.raise_failures()
-            summary = derive(out, plan, parts, ledger.spans, ledger.facts()) if ledger.complete else None
+            if ledger.complete and summary is None:
+                summary = derive(out, plan, parts, ledger.spans, ledger.facts())
         return ledger.report(out, plan, parts, drafted, summary, stop)
 
 

@@ -96,25 +96,26 @@ class Draft:
 
 def draft(request: AskRequest) -> Draft:
     """Open what is asked for. Raises InputError when no source can be read, ModelError without a model."""
-    model = _taught(find_model(request.model, request.card), request)
     device = choose_device(request.device)
     opened, failed = [], []
     bands = tuple(request.bands.split(",")) if request.bands else None
     for path, name in expand(request.sources):
         try:
-            opened.append(_cut(open_source(path, name=name, bands=bands), request, model))
+            opened.append(open_source(path, name=name, bands=bands))
         except InputError as error:
             failed.append((name, error))
     if not opened:
         raise failed[0][1]
-    common_crs(planned.source.crs_wkt for planned in opened)  # refuses what no table could hold together
+    common_crs(source.crs_wkt for source in opened)  # refuses what no table could hold together
+    model = _taught(find_model(request.model, request.card), request)  # last: it may be gigabytes from the hub
+    planned = tuple(_cut(source, request, model) for source in opened)
     return Draft(
-        sources=tuple(opened),
+        sources=planned,
         failed=tuple(failed),
         model=model,
         device=device,
         dtype=choose_dtype(request.dtype, device),
-        notes=(*(note for planned in opened for note in _remarks(planned.source)), *_misfits(opened, request, model)),
+        notes=(*(note for source in opened for note in _remarks(source)), *_misfits(planned, request, model)),
     )
 
 

@@ -217,7 +217,9 @@ def view(picture: Picture, crop_min: float, jitter: float, side: int, rng: Rng) 
         window = (int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w)
     row, col, h, w = window
     pixels = torch.from_numpy(picture.pixels[:, row : row + h, col : col + w])
-    turn, mirror = (0, False) if rng.random() < 0.2 else (int(rng.integers(4)), bool(rng.random() < 0.5))
+    # Whole pictures stay upright more often: only then questions about places and numbers can be asked.
+    keep = 0.6 if whole and not picture.whole else 0.2
+    turn, mirror = (0, False) if rng.random() < keep else (int(rng.integers(4)), bool(rng.random() < 0.5))
     chip = torch.rot90(resample(pixels[None], (side, side))[0], turn, (1, 2))
     cells = torch.rot90(cells_of(picture, side), turn, (0, 1))
     if mirror:

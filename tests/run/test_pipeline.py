@@ -340,3 +340,23 @@ def test_a_fault_of_the_request_stops_the_run_with_its_own_exit_code(tmp_path, m
         ask(request(tmp_path, raster(tmp_path / "a.tif", noise(400, 400)), part_tiles=1))
     assert caught.value.exit_code == code
     assert 0 < len(calls.read_text()) < 10
+
+
+def test_nothing_new_writes_nothing_and_tells_the_same(tmp_path):
+    path = raster(tmp_path / "a.tif", noise(200, 330))
+    first = ask(request(tmp_path, path))
+    written = {p: p.stat().st_mtime_ns for p in first.out.rglob("*") if p.is_file()}
+    again = ask(request(tmp_path, path))
+    assert {p: p.stat().st_mtime_ns for p in first.out.rglob("*") if p.is_file()} == written
+    assert (again.exit_code, again.questions, again.tiles_by_status) == (
+        first.exit_code, first.questions, first.tiles_by_status,
+    )  # fmt: skip
+
+
+def test_a_lost_table_is_built_again(tmp_path):
+    path = raster(tmp_path / "a.tif", noise(200, 330))
+    first = ask(request(tmp_path, path))
+    before = (first.out / "answers.parquet").read_bytes()
+    (first.out / "answers.parquet").unlink()
+    assert ask(request(tmp_path, path)).engine_calls == 0
+    assert (first.out / "answers.parquet").read_bytes() == before
