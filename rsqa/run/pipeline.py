@@ -12,7 +12,7 @@ from pathlib import Path
 from rsqa.engines.registry import load_engine
 from rsqa.errors import UsageError
 from rsqa.run.derive import derive, whole_summary, withdraw
-from rsqa.run.execute import Stop, dask_executor, run_tasks, stop_on_signals
+from rsqa.run.execute import Stop, dask_executor, run_tasks, share_one_heap, stop_on_signals
 from rsqa.run.folder import PARTS, PLAN, clear, locked, part_path, read_plan, write_plan
 from rsqa.run.ledger import Ledger
 from rsqa.run.plan import Parts, Plan, check_same
@@ -37,6 +37,7 @@ def ask(
     Raises the RsqaError that names the exit code. A signal or the end of the time budget is no error: what is in
     flight is committed, and the report says how far the run came.
     """
+    share_one_heap()
     ledger = Ledger(on_progress or (lambda _: None))
     drafted = draft(request)
     for sentence in (*(str(error) for _, error in drafted.failed), *drafted.notes):
