@@ -23,6 +23,9 @@ KEPT_PX = 4096
 """Pixels kept of each sampled block: 512 blocks then give two million values per band."""
 LOW_PERCENT, HIGH_PERCENT = 2.0, 98.0
 
+LEAST_SPAN = 1e-35
+"""Values closer together than this are one value: 255 / span would not fit into float32."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
@@ -52,12 +55,12 @@ class Stretch:
         else:
             low = np.array(self.low, np.float32)[:, None, None]
             span = np.array(self.high, np.float32)[:, None, None] - low
-            scale = 255 / np.where(span > 0, span, np.float32(1))  # a constant picture is black, not NaN
-            with np.errstate(over="ignore"):  # a double past float32's end is as good as infinite: 0 or 255
+            scale = 255 / np.where(span > LEAST_SPAN, span, np.float32(1))  # a constant picture is black, not NaN
+            with np.errstate(over="ignore"):  # what is past float32's end is as good as infinite: 0 or 255
                 values = pixels.astype(np.float32)
-            if valid is not None:
-                values = np.where(valid, values, low)  # NaN and infinity are invalid: they may not reach the cast
-            scaled = np.clip(np.rint((values - low) * scale), 0, 255).astype(np.uint8)
+                if valid is not None:
+                    values = np.where(valid, values, low)  # NaN and infinity are invalid: they may not reach the cast
+                scaled = np.clip(np.rint((values - low) * scale), 0, 255).astype(np.uint8)
         return scaled if valid is None else np.where(valid, scaled, np.uint8(0))
 
     def to_json(self) -> dict[str, list[float]]:
