@@ -6,11 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from hypothesis import settings
 from truth_rasters import UTM
-
-settings.register_profile("raster", deadline=None, max_examples=50)
-settings.load_profile("raster")
 
 
 @pytest.fixture
