@@ -34,10 +34,10 @@ def on_terminal() -> bool:
 def describe(progress: Progress) -> str:
     """`1,200 of 4,489 tiles, 85.2 tiles/s, 17.1 Mpx/s, 39 s left, 12 % skipped, bound by the model`."""
     words = [f"{progress.tiles_done:,} of {progress.tiles_total:,} tiles"]
-    if progress.tiles_done and progress.elapsed_s > 0:
-        rate = progress.tiles_done / progress.elapsed_s
+    if progress.tiles_done and progress.working_s > 0:
+        rate = progress.tiles_done / progress.working_s
         left_s = (progress.tiles_total - progress.tiles_done) / rate
-        words += [f"{rate:.1f} tiles/s", f"{progress.mpx_done / progress.elapsed_s:.1f} Mpx/s", f"{clock(left_s)} left"]
+        words += [f"{rate:.1f} tiles/s", f"{progress.mpx_done / progress.working_s:.1f} Mpx/s", f"{clock(left_s)} left"]
         words.append(f"{progress.tiles_skipped / progress.tiles_done:.0%} skipped")
         words.append("bound by " + ("the model" if progress.bottleneck == "model" else "reading"))
     if progress.tiles_failed:

@@ -6,6 +6,7 @@ masks that depend on the shape alone. B tiles, N patches, S visual tokens (N / m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,7 +41,11 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat([-b, a], dim=-1) * sin
 
 
-def encode(visual: Any, pixels: Tensor) -> Tensor:
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Queries, keys and values (B, heads, N, d) -> the same shape: attention without a mask."""
+
+
+def encode(visual: Any, pixels: Tensor, attend: Attend = F.scaled_dot_product_attention) -> Tensor:
     """(B, 3, H, W) normalised -> (B, S, D) visual tokens in row order, the vision tower with its merger.
 
     The tower takes two frames; a still image is shown twice, so the two halves of the patch kernel add up.
@@ -57,7 +62,7 @@ def encode(visual: Any, pixels: Tensor) -> Tensor:
         qkv = block.attn.qkv(block.norm1(x)).reshape(b, n, 3, heads, e // heads).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)  # (B, heads, N, head_dim)
         q, k = rotate(q.float(), cos, sin).to(v.dtype), rotate(k.float(), cos, sin).to(v.dtype)
-        seen = F.scaled_dot_product_attention(q, k, v)
+        seen = attend(q, k, v)
         x = x + block.attn.proj(seen.transpose(1, 2).reshape(b, n, e))
         x = x + block.mlp(block.norm2(x))
     merged: Tensor = visual.merger(x.reshape(b * n, e))

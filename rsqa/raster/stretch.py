@@ -73,6 +73,10 @@ class Stretch:
         return cls(tuple(values["low"]), tuple(values["high"]))
 
 
+BLIND = Stretch((0.0,), (1.0,))
+"""What a collection gets in whose sample nothing was valid."""
+
+
 def fixed_stretch(text: str) -> Stretch:
     """The stretch that "0,3000" names: 0 becomes 0, 3000 becomes 255, in all bands. UsageError for anything else."""
     try:
@@ -88,7 +92,8 @@ def fit_stretch(sources: Sequence[RasterSource]) -> Stretch:
     """The stretch of a collection: percentiles 2 and 98 of each band over at most 512 of its file blocks.
 
     The blocks are spread evenly over all sources in their order; nodata, masked, NaN and infinite pixels do not count.
-    uint8 and palettes are taken as they are. UsageError when uint8 and other types, or grey and colour, are mixed.
+    uint8 and palettes are taken as they are; `BLIND` when the sample holds no valid pixel. UsageError when uint8 and
+    other types, or grey and colour, are mixed.
     """
     raw = [source for source in sources if source.dtype != "uint8" and not source.palette]
     if not raw:
@@ -100,7 +105,7 @@ def fit_stretch(sources: Sequence[RasterSource]) -> Stretch:
         )
     samples = [values for source, window in _sample_windows(raw) if (values := _sample(source, window)) is not None]
     if not samples:  # nothing valid was found: whatever is valid after all must not be made up
-        return Stretch((0.0,), (1.0,))
+        return BLIND
     values = np.concatenate(samples, axis=1).astype(np.float64)  # (C, n)
     low, high = np.percentile(values, [LOW_PERCENT, HIGH_PERCENT], axis=1)
     return Stretch(tuple(low.tolist()), tuple(high.tolist()))

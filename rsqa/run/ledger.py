@@ -41,6 +41,8 @@ class Ledger:
         """(part, span) of everything that was done, for the performance table."""
         self.model_calls = 0
         """Batches that went through the model."""
+        self._began = self._last = self.started
+        """When the first part could begin, and when the last one was recorded."""
         self._todo = self._tiles = 0
         self._parts_done = self._tiles_done = self._tiles_nodata = self._tiles_failed = self._pixels = 0
         self._seconds: defaultdict[str, float] = defaultdict(float)
@@ -48,11 +50,13 @@ class Ledger:
 
     def begin(self, parts: Parts, todo: Sequence[int]) -> None:
         """Say what is to be done."""
+        self._began = self._last = time.monotonic()
         self._todo, self._tiles = len(todo), sum(map(parts.n_tiles, todo))
         self._tell()
 
     def record(self, number: int, result: Done | Failed | Crashed) -> None:
         """Note what became of a part; a second try counts instead of the first."""
+        self._last = time.monotonic()
         if isinstance(result, Crashed):
             result = Failed(f"part {number}: its worker was lost ({result.error})", ExitCode.UNEXPECTED)
         if isinstance(result, Failed):
@@ -109,7 +113,7 @@ class Ledger:
             tiles_skipped=self._tiles_nodata,
             tiles_failed=self._tiles_failed,
             mpx_done=self._pixels / 1e6,
-            elapsed_s=time.monotonic() - self.started,
+            working_s=self._last - self._began,
             read_s=self._seconds["read"],
             model_s=self._seconds["model"],
             wait_s=self._seconds["wait"],
@@ -120,7 +124,8 @@ class Ledger:
         progress = self.progress
         return {
             "started": self.started_at.isoformat(timespec="seconds"),
-            "seconds": round(progress.elapsed_s, 3),
+            "seconds": round(time.monotonic() - self.started, 3),
+            "working_s": round(progress.working_s, 3),
             "parts_done": self._parts_done,
             "tiles_done": progress.tiles_done,
             "model_calls": self.model_calls,
@@ -155,9 +160,9 @@ class Ledger:
                 )
                 for q in (summary.questions if summary else ())
             ),
-            elapsed_s=progress.elapsed_s,
-            tiles_per_s=progress.tiles_done / progress.elapsed_s,
-            mpx_per_s=progress.mpx_done / progress.elapsed_s,
+            elapsed_s=time.monotonic() - self.started,
+            tiles_per_s=progress.tiles_done / progress.working_s if progress.tiles_done else 0.0,
+            mpx_per_s=progress.mpx_done / progress.working_s if progress.tiles_done else 0.0,
             bottleneck=progress.bottleneck,
             engine_calls=self.model_calls,
             failed_sources=tuple((name, str(error)) for name, error in drafted.failed) if drafted else (),

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from rsqa.engines.registry import load_engine
 from rsqa.errors import UsageError
+from rsqa.raster.stretch import BLIND
 from rsqa.run.derive import derive, whole_summary, withdraw
-from rsqa.run.execute import Stop, dask_executor, run_tasks, share_one_heap, stop_on_signals
+from rsqa.run.execute import Stop, dask_executor, run_tasks, stop_on_signals
 from rsqa.run.folder import PARTS, PLAN, clear, locked, part_path, read_plan, write_plan
+from rsqa.run.heap import share_one_heap
 from rsqa.run.ledger import Ledger
 from rsqa.run.plan import Parts, Plan, check_same
 from rsqa.run.report import PlanReport, Progress, RunReport, SourceSummary
@@ -25,6 +27,8 @@ from rsqa.sinks.whole import sweep
 
 BYTES_PER_ANSWER = 60
 """Of answers.parquet with its parts, measured on short closed questions."""
+
+NOTHING_TO_STRETCH = "no valid pixel in the sampled blocks, so no stretch could be fitted: should any tile be valid, give --scale LOW,HIGH"
 
 
 def ask(
@@ -45,6 +49,8 @@ def ask(
     out = request.folder
     with locked(out):
         plan, parts = _stored_or_new(out, request, drafted)
+        if plan.scale == "auto" and plan.stretch == BLIND:
+            (on_note or (lambda _: None))(NOTHING_TO_STRETCH)
         todo = _missing(out, plan, parts, request.retry_errors)
         ledger.begin(parts, todo)
         summary = None if todo else whole_summary(out, plan.plan_id)

@@ -28,7 +28,8 @@ class Progress:
     """Of `tiles_done`: could not be read or answered."""
     mpx_done: float
     """Source pixels of the tiles done, millions."""
-    elapsed_s: float
+    working_s: float
+    """From the first part's begin to the last commit so far: start-up is not in it."""
     read_s: float
     """Spent reading, summed over slots; so are the next two."""
     model_s: float
@@ -71,8 +72,9 @@ class RunReport:
     """Status -> tiles: ok, nodata or error."""
     questions: tuple[QuestionSummary, ...]
     elapsed_s: float
+    """Of this run alone, start-up and finishing included."""
     tiles_per_s: float
-    """Of this run alone, as the next one."""
+    """Of this run alone while parts were being done, as the next one."""
     mpx_per_s: float
     bottleneck: Bottleneck
     engine_calls: int

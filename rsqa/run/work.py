@@ -26,6 +26,7 @@ from rsqa.errors import ExitCode, RsqaError
 from rsqa.raster.read import Chips, read_block
 from rsqa.raster.source import check_unchanged, footprint
 from rsqa.run.folder import part_path, read_plan
+from rsqa.run.heap import trim_heap
 from rsqa.run.plan import Parts, Plan, PlannedSource
 from rsqa.sinks.part import PartRows, QuestionColumns, Receipt, write_part
 from rsqa.tasks.parse import Answers, answers
@@ -135,6 +136,8 @@ def do_part(job: Job, number: int) -> Done | Failed:
         return Failed(str(error), error.exit_code)
     except Exception as error:
         return Failed(f"part {number}: {type(error).__name__}: {error}", ExitCode.UNEXPECTED, traceback.format_exc())
+    finally:
+        trim_heap()
 
 
 def _do_part(bench: _Bench, job: Job, number: int) -> Done:

@@ -171,8 +171,8 @@ def _paint_solids(site: Site) -> None:
 
 def _expose(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
     """What air and camera do: haze, colour cast, contrast, blur and noise; in bands, in place."""
-    gain = np.exp(rng.normal(0, 0.10)) * (1 + rng.normal(0, 0.05, 3))
-    haze = rng.uniform(0, 28) * (1 + rng.normal(0, 0.15, 3))
+    gain = np.exp(rng.normal(0, 0.10)) * (1 + rng.normal(0, 0.03, 3))
+    haze = rng.uniform(0, 28) * (1 + rng.normal(0, 0.1, 3))
     gamma = np.exp(rng.normal(0, 0.14))
     colourful = rng.uniform(0.35, 1.15)
     noise = rng.uniform(0.8, 3.0)

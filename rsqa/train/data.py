@@ -31,6 +31,8 @@ IGNORE = -100
 CLASS_NAMES = tuple(dict.fromkeys((*words.UCM_NAMES.values(), *words.AID_NAMES.values())))
 BLEND_LEAST = 0.65
 """Least weight of the picture that the questions are about."""
+CELLS_PER_TOKEN = 4
+"""Cells of known ground along each side of a visual token."""
 FILES = ("ucm", "aid", "vhr10", "airports")
 _BOX_NOUNS = {
     "airplane": "airplane", "ship": "ship", "storage tank": "tanks", "baseball diamond": "baseball-field",
@@ -63,8 +65,8 @@ class Picture:
     """Nouns whose boxes are complete."""
     whole: bool = False
     """Never cropped: its facts hold for exactly this window."""
-    cells: NDArray[np.int8] | None = None
-    """(rows, cols, labels) what stands in the cell of each visual token: 1, 0 or -1 unknown; as words.SCENE_NOUNS."""
+    ground: NDArray[np.uint8] | None = None
+    """(rows, cols, kinds) share of each of `words.GROUND` in each cell, in 255ths; `CELLS_PER_TOKEN` cells a side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +76,23 @@ class PictureSet:
     name: str
     pictures: tuple[Picture, ...]
     rates: PresenceRates
+    chance: NDArray[np.float64]
+    """(n,) how often each picture is drawn, cumulative."""
 
     @classmethod
-    def of(cls, name: str, pictures: Sequence[Picture]) -> PictureSet:
-        """Balance presence within the set, so that no set leans to one answer."""
-        return cls(name, tuple(pictures), PresenceRates.balanced([facts_in(p, None) for p in pictures]))
+    def of(cls, name: str, pictures: Sequence[Picture], rare: Sequence[str] = ()) -> PictureSet:
+        """Balance presence within the set, so that no set leans to one answer.
+
+        All pictures are drawn alike; with `rare` nouns, those that show seldom ones more often.
+        """
+        known = [facts_in(p, None) for p in pictures]
+        shown = np.array([[noun in facts.present for noun in rare] for facts in known], np.float64)
+        weight = shown @ (1 / np.maximum(shown.mean(axis=0), 1 / len(pictures))) + 1
+        return cls(name, tuple(pictures), PresenceRates.balanced(known), np.cumsum(weight) / weight.sum())
+
+    def draw(self, rng: Rng) -> Picture:
+        """One picture by chance."""
+        return self.pictures[min(int(np.searchsorted(self.chance, rng.random(), "right")), len(self.pictures) - 1)]
 
 
 def read_rows(data: Path, name: str) -> list[dict[str, Any]]:
@@ -197,8 +211,8 @@ class View:
     chip: Tensor
     """(3, side, side) on the scale 0..255."""
     facts: Facts
-    cells: Tensor
-    """(S, labels) as `Picture.cells`, row by row."""
+    ground: Tensor
+    """(rows, cols, kinds) uint8, as `Picture.ground`; all zero where nothing is known."""
     upright: bool
     """Whether whole and unturned."""
 
@@ -221,19 +235,19 @@ def view(picture: Picture, crop_min: float, jitter: float, side: int, rng: Rng) 
     keep = 0.6 if whole and not picture.whole else 0.2
     turn, mirror = (0, False) if rng.random() < keep else (int(rng.integers(4)), bool(rng.random() < 0.5))
     chip = torch.rot90(resample(pixels[None], (side, side))[0], turn, (1, 2))
-    cells = torch.rot90(cells_of(picture, side), turn, (0, 1))
+    ground = torch.rot90(ground_of(picture, side), turn, (0, 1))
     if mirror:
-        chip, cells = chip.flip(2), cells.flip(1)
+        chip, ground = chip.flip(2), ground.flip(1)
     upright = whole and turn == 0 and not mirror
-    return View(colour_jitter(chip, jitter, rng), facts_in(picture, window), cells.flatten(0, 1), upright)
+    return View(colour_jitter(chip, jitter, rng), facts_in(picture, window), ground, upright)
 
 
-def cells_of(picture: Picture, side: int) -> Tensor:
-    """-> (rows, cols, labels) of a picture, all unknown where its cells are."""
-    if picture.cells is not None:
-        return torch.from_numpy(picture.cells)
-    grid = side // PIXELS_PER_TOKEN
-    return torch.full((grid, grid, len(words.SCENE_NOUNS)), -1, dtype=torch.int8)
+def ground_of(picture: Picture, side: int) -> Tensor:
+    """-> (rows, cols, kinds) of a picture, zero where its ground is not known."""
+    if picture.ground is not None:
+        return torch.from_numpy(picture.ground)
+    grid = side // PIXELS_PER_TOKEN * CELLS_PER_TOKEN
+    return torch.zeros((grid, grid, len(words.GROUND)), dtype=torch.uint8)
 
 
 def colour_jitter(chip: Tensor, strength: float, rng: Rng) -> Tensor:
@@ -256,8 +270,8 @@ class Known:
     """(B, nouns) 1 present, 0 absent, -1 unknown, in the order of words.NOUNS."""
     scene: Tensor
     """(B,) index into CLASS_NAMES, IGNORE where the class is unknown."""
-    cells: Tensor
-    """(B, S, labels) the same as nouns for the cell of each visual token, in the order of words.SCENE_NOUNS."""
+    ground: Tensor
+    """(B, S, cells, kinds) share of each of words.GROUND in the cells of each visual token; zero where unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,11 +301,19 @@ def blended(pixels: Tensor, chance: float, rng: Rng) -> Tensor:
     return weight * pixels + (1 - weight) * pixels[torch.from_numpy(rng.permutation(b))]
 
 
-def hints(facts: Sequence[Facts], cells: Sequence[Tensor]) -> Known:
-    """Facts of pictures and (S, labels) of their cells as targets."""
+def hints(facts: Sequence[Facts], ground: Sequence[Tensor]) -> Known:
+    """Facts of pictures and (rows, cols, kinds) of their ground as targets."""
     nouns = [[1 if noun in f.present else 0 if noun in f.absent else -1 for noun in words.NOUNS] for f in facts]
     scene = [CLASS_NAMES.index(f.name) if f.name else IGNORE for f in facts]
-    return Known(torch.tensor(nouns), torch.tensor(scene), torch.stack(list(cells)))
+    return Known(torch.tensor(nouns), torch.tensor(scene), by_token(torch.stack(list(ground))))
+
+
+def by_token(ground: Tensor) -> Tensor:
+    """(B, rows, cols, kinds) in 255ths -> (B, S, cells of a token, kinds) shares."""
+    b, rows, cols, kinds = ground.shape
+    n = CELLS_PER_TOKEN
+    cells = ground.reshape(b, rows // n, n, cols // n, n, kinds).permute(0, 1, 3, 2, 4, 5)
+    return cells.reshape(b, -1, n * n, kinds).float() / 255
 
 
 def packed(
@@ -363,13 +385,12 @@ class Batches:
         turns: list[list[Turn]] = []
         for which in rng.choice(len(self.sets), size=size, p=self.shares):
             source = self.sets[which]
-            picture = source.pictures[int(rng.integers(len(source.pictures)))]
-            seen = view(picture, crop_min, jitter, self.side, rng)
+            seen = view(source.draw(rng), crop_min, jitter, self.side, rng)
             views.append(seen)
             if len(turns) < asked:
                 turns.append(turns_of(seen.facts, source.rates, CLASS_NAMES, self.asker, seen.upright, rng))
         pixels = blended(torch.stack([seen.chip for seen in views]), blend, rng)
-        known = hints([seen.facts for seen in views], [seen.cells for seen in views])
+        known = hints([seen.facts for seen in views], [seen.ground for seen in views])
         return packed(pixels, known, turns, self.encode, self.end, self.suffix_tokens)
 
     def whole(self, source: PictureSet, first: int, size: int, seed: int) -> Batch:
@@ -381,5 +402,5 @@ class Batches:
             chips.append(resample(torch.from_numpy(picture.pixels[None]), (self.side, self.side))[0])
             known.append(facts_in(picture, None))
             turns.append(turns_of(known[-1], source.rates, CLASS_NAMES, self.asker, True, rng))
-        targets = hints(known, [cells_of(p, self.side).flatten(0, 1) for p in source.pictures[first : first + size]])
+        targets = hints(known, [ground_of(p, self.side) for p in source.pictures[first : first + size]])
         return packed(torch.stack(chips), targets, turns, self.encode, self.end, self.suffix_tokens)

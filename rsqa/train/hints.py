@@ -1,15 +1,17 @@
 """A teacher for the vision tower that is there in training only: what the visual tokens say without the language part.
 
-Learning to see through a language part that has not learned to look is slow. Two readings spare the wait: a linear one
-of the mean visual token, and one that compares visual tokens with the word vectors of names, so that "is there a …?"
-becomes a comparison that the language part can learn once for all nouns.
+Learning to see through a language part that has not learned to look is slow. Three readings spare the wait: a linear
+one of the mean visual token; one that compares visual tokens with the word vectors of names, so that "is there a …?"
+becomes a comparison that the language part can learn once for all nouns; and a map of the ground, where it is known:
+each visual token tells the shares of all kinds of ground in its own small cells.
 
-B pictures, S visual tokens, D hidden size, N nouns, M names of nouns, C classes.
+B pictures, S visual tokens, D hidden size, N nouns, M names of nouns, C classes, K kinds of ground.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,15 +19,30 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rsqa.train import words
-from rsqa.train.data import CLASS_NAMES, IGNORE, Known
+from rsqa.train.data import CELLS_PER_TOKEN, CLASS_NAMES, IGNORE, Known
 
 STEEPNESS, THRESHOLD = 16.0, 0.25
 """A token says a name when the cosine to the name's word vector exceeds the threshold."""
+THERE, GONE = 0.06, 0.004
+"""Share of a visual token's ground from which a kind stands in it, and up to which it does not."""
 
 
-Read = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-"""Logits: linear of nouns (B, N) and classes (B, C); of names in each token (B, S, M) and somewhere (B, M); of classes
-by their word vectors (B, C)."""
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Logits of all readings."""
+
+    nouns: Tensor
+    """(B, N) linear."""
+    classes: Tensor
+    """(B, C) linear."""
+    tokens: Tensor
+    """(B, S, M) names in each token."""
+    somewhere: Tensor
+    """(B, M) names in any token."""
+    spoken: Tensor
+    """(B, C) classes by their word vectors."""
+    ground: Tensor
+    """(B, S, cells, K) linear in each token."""
 
 
 class Hints(nn.Module):
@@ -34,20 +51,21 @@ class Hints(nn.Module):
     names: Tensor
     classes: Tensor
     noun_of: Tensor
-    in_cells: Tensor
-    label_of: Tensor
+    local: Tensor
+    kind_of: Tensor
 
     def __init__(self, dim: int, vocab_size: int, tokenizer: Any) -> None:
         super().__init__()
         self.linear = nn.Linear(dim, len(words.NOUNS) + len(CLASS_NAMES))
+        self.ground = nn.Linear(dim, CELLS_PER_TOKEN**2 * len(words.GROUND))
         spoken = [(_bare(name), i) for i, noun in enumerate(words.NOUNS.values()) for name in (*noun.one, *noun.many)]
         self.register_buffer("names", _shares([n for n, _ in spoken], vocab_size, tokenizer), persistent=False)
         self.register_buffer("classes", _shares(CLASS_NAMES, vocab_size, tokenizer), persistent=False)
         self.register_buffer("noun_of", torch.tensor([i for _, i in spoken]), persistent=False)
-        labels = [list(words.NOUNS).index(noun) for noun in words.SCENE_NOUNS.values()]
-        local = [m for m, (_, i) in enumerate(spoken) if i in labels]
-        self.register_buffer("in_cells", torch.tensor(local), persistent=False)
-        self.register_buffer("label_of", torch.tensor([labels.index(spoken[m][1]) for m in local]), persistent=False)
+        kinds = {noun: words.GROUND.index(label) for label, noun in words.SCENE_NOUNS.items()}
+        names = [(m, kinds[noun]) for m, (_, i) in enumerate(spoken) if (noun := list(words.NOUNS)[i]) in kinds]
+        self.register_buffer("local", torch.tensor([m for m, _ in names]), persistent=False)
+        self.register_buffer("kind_of", torch.tensor([kind for _, kind in names]), persistent=False)
 
     def forward(self, visual: Tensor, vectors: Tensor) -> Read:
         """(B, S, D) visual tokens, (V, D) word vectors -> what they say."""
@@ -58,14 +76,27 @@ class Hints(nn.Module):
         whole = F.normalize(visual.mean(dim=1), dim=-1) @ F.normalize(self.classes @ vectors, dim=-1).T
         n_nouns = len(words.NOUNS)
         linear = self.linear(visual.mean(dim=1))
-        return linear[:, :n_nouns], linear[:, n_nouns:], match, somewhere, STEEPNESS * whole
+        ground = self.ground(visual).unflatten(-1, (CELLS_PER_TOKEN**2, len(words.GROUND)))
+        return Read(linear[:, :n_nouns], linear[:, n_nouns:], match, somewhere, STEEPNESS * whole, ground)
 
     def loss(self, read: Read, known: Known) -> Tensor:
         """Readings against what is known; what is unknown does not count."""
-        nouns, classes, match, somewhere, spoken = read
-        pictures = _presence(nouns, known.nouns) + _presence(somewhere, known.nouns[:, self.noun_of])
-        scenes = _class(classes, known.scene) + _class(spoken, known.scene)
-        return (pictures + scenes) / 2 + _presence(match[..., self.in_cells], known.cells[..., self.label_of])
+        pictures = _presence(read.nouns, known.nouns) + _presence(read.somewhere, known.nouns[:, self.noun_of])
+        scenes = _class(read.classes, known.scene) + _class(read.spoken, known.scene)
+        places = _presence(read.tokens[..., self.local], _stands(known.ground)[..., self.kind_of])
+        return (pictures + scenes) / 2 + places + _shared(read.ground, known.ground)
+
+
+def _stands(ground: Tensor) -> Tensor:
+    """(B, S, cells, K) shares -> (B, S, K): 1 the kind stands in the token, 0 it does not, -1 unknown."""
+    share = ground.mean(dim=2)
+    stands = torch.where(share >= THERE, 1.0, torch.where(share <= GONE, 0.0, -1.0))
+    return torch.where(ground.sum(dim=(2, 3))[..., None] > 0, stands, -1.0)
+
+
+def _shared(logits: Tensor, shares: Tensor) -> Tensor:
+    """Cross entropy of (…, K) shares that sum to one, or to zero where unknown."""
+    return -(shares * logits.float().log_softmax(dim=-1)).sum() / shares.sum().clamp(min=1)
 
 
 def _presence(logits: Tensor, truth: Tensor) -> Tensor:

@@ -66,6 +66,8 @@ class Recipe:
     weight_decay: float = 0.05
     clip: float = 1.0
     bf16: bool = True
+    compile: bool = False
+    """Compile the network with torch.compile: half a minute at the start, needs a C++ compiler on a CPU."""
 
     # The watching.
     log_every: int = 20

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rsqa.scenes.scene import COVERS, OBJECTS
+
 
 @dataclass(frozen=True, slots=True)
 class Noun:
@@ -70,6 +72,8 @@ SCENE_NOUNS = {
     "parking lot": "parking-lot", "ship": "ship", "plane": "airplane", "storage tank": "tanks",
 }  # fmt: skip
 """Scene label -> key of NOUNS."""
+GROUND = (*COVERS, *(thing for thing in OBJECTS if thing not in COVERS))
+"""What a place in a scene shows: its cover, or the ship, plane or tank on it."""
 
 NEVER = (
     "a volcano", "an iceberg", "snow", "a glacier", "a castle", "an elephant", "a whale", "a wind turbine",

@@ -15,7 +15,7 @@ def at(done: int, **changes) -> Progress:
         "tiles_skipped": done // 4,
         "tiles_failed": 0,
         "mpx_done": done * 0.2,
-        "elapsed_s": 10.0,
+        "working_s": 10.0,
         "read_s": 1.0,
         "model_s": 8.0,
         "wait_s": 5.0,
@@ -29,7 +29,7 @@ def test_what_is_said():
     )
     assert describe(at(1200, read_s=14.0, tiles_failed=3)).endswith("bound by reading, 3 failed")
     assert describe(at(0)) == "0 of 4,489 tiles"
-    assert describe(at(0, elapsed_s=0.0, tiles_total=0)) == "0 of 0 tiles"
+    assert describe(at(0, working_s=0.0, tiles_total=0)) == "0 of 0 tiles"
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.2, "0 s"), (89, "89 s"), (600, "10 min"), (11_100, "3 h 05 min")])

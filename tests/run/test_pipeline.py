@@ -126,6 +126,16 @@ def test_nothing_but_nodata_needs_no_engine_call(tmp_path):
     assert report.tiles_by_status == {"ok": 0, "nodata": 25, "error": 0}
 
 
+def test_a_stretch_that_saw_nothing_is_said(tmp_path):
+    notes: list[str] = []
+    empty = raster(tmp_path / "a.tif", np.zeros((3, 300, 300), np.uint16), nodata=0)
+    ask(request(tmp_path, empty), on_note=notes.append)
+    assert any("--scale" in note for note in notes)
+    notes.clear()
+    ask(request(tmp_path, empty, scale="0,3000", overwrite=True), on_note=notes.append)
+    assert not notes
+
+
 def test_a_corrupt_block_costs_its_tiles_and_exit_3(tmp_path):
     path = corrupt(tmp_path / "a.tif")
     report = ask(request(tmp_path, path))

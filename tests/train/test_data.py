@@ -20,6 +20,7 @@ from rsqa.train.data import (
     Picture,
     PictureSet,
     blended,
+    by_token,
     facts_in,
     hints,
     packed,
@@ -37,10 +38,11 @@ def words_as_ids(text):
 
 
 END = 1
+NO_GROUND = torch.zeros((4, 4, len(words.GROUND)), dtype=torch.uint8)
 
 
 def nothing_known(n):
-    return hints([Facts()] * n, [torch.full((1, len(words.SCENE_NOUNS)), -1)] * n)
+    return hints([Facts()] * n, [NO_GROUND] * n)
 
 
 def test_labels_cover_exactly_the_answer_and_the_end():
@@ -67,8 +69,7 @@ def test_turns_that_do_not_fit_are_left_out_whole():
 
 def test_hints_tell_unknown_from_absent():
     known = Facts(present=frozenset({"river"}), absent=frozenset({"ship"}), name="river")
-    cells = torch.full((1, len(words.SCENE_NOUNS)), -1)
-    told = hints([known, Facts()], [cells, cells])
+    told = hints([known, Facts()], [NO_GROUND, NO_GROUND])
     said = dict(zip(words.NOUNS, told.nouns[0].tolist(), strict=True))
     assert (said["river"], said["ship"], said["trees"]) == (1, 0, -1)
     assert CLASS_NAMES[told.scene[0]] == "river"
@@ -76,20 +77,27 @@ def test_hints_tell_unknown_from_absent():
     assert told.scene[1] == IGNORE
 
 
-def test_cells_turn_with_the_picture():
-    """A bright quarter is labelled; wherever it goes, its cell goes too."""
-    pixels = np.zeros((3, 56, 56), np.uint8)
-    pixels[:, :28, 28:] = 200
-    cells = np.zeros((2, 2, len(words.SCENE_NOUNS)), np.int8)
-    cells[0, 1] = 1
+def test_ground_turns_with_the_picture():
+    """A bright cell has a kind of its own; wherever it goes, its ground goes too."""
+    side, cell = 56, 7
+    pixels = np.zeros((3, side, side), np.uint8)
+    pixels[:, cell : 2 * cell, 3 * cell : 4 * cell] = 200
+    ground = np.zeros((side // cell, side // cell, len(words.GROUND)), np.uint8)
+    ground[..., 0] = 255
+    ground[1, 3] = np.eye(len(words.GROUND), dtype=np.uint8)[5] * 255
     places = set()
     for seed in range(60):
-        seen = view(Picture("p", pixels, Facts(), whole=True, cells=cells), 1.0, 0.0, 56, np.random.default_rng(seed))
-        bright = seen.chip[0].reshape(2, 28, 2, 28).mean(dim=(1, 3)).flatten()
-        assert int(seen.cells[:, 0].argmax()) == int(bright.argmax())
-        assert int(seen.cells[:, 0].sum()) == 1
-        places.add(int(bright.argmax()))
-    assert places == {0, 1, 2, 3}
+        picture = Picture("p", pixels, Facts(), whole=True, ground=ground)
+        seen = view(picture, 1.0, 0.0, side, np.random.default_rng(seed))
+        bright = seen.chip[0].reshape(side // cell, cell, side // cell, cell).mean(dim=(1, 3)).argmax()
+        assert int(seen.ground[..., 5].flatten().argmax()) == int(bright)
+        # The same cell among those of its visual token.
+        token, inside = (by_token(seen.ground[None])[0, ..., 5] == 1).nonzero()[0].tolist()
+        row, col = divmod(token, 2)
+        down, right = divmod(inside, 4)
+        assert (4 * row + down) * 8 + 4 * col + right == int(bright)
+        places.add(int(bright))
+    assert len(places) == 8
 
 
 def test_parts_follow_the_documented_rule():

@@ -5,14 +5,23 @@ import pytest
 import torch
 
 from rsqa.train import words
-from rsqa.train.data import CLASS_NAMES, IGNORE, hints
-from rsqa.train.hints import Hints
+from rsqa.train.data import CELLS_PER_TOKEN, CLASS_NAMES, IGNORE, by_token, hints
+from rsqa.train.hints import Hints, _shared, _stands
 from rsqa.train.turns import Facts
 
 DIM = 64
 PLACE = 5
 """The visual token that says something."""
-UNKNOWN = torch.full((16, len(words.SCENE_NOUNS)), -1, dtype=torch.int8)
+GRID = 4
+"""Visual tokens along a side."""
+UNKNOWN = torch.zeros((GRID * CELLS_PER_TOKEN, GRID * CELLS_PER_TOKEN, len(words.GROUND)), dtype=torch.uint8)
+
+
+def covered_by(kind):
+    """Ground of one kind all over."""
+    ground = UNKNOWN.clone()
+    ground[..., words.GROUND.index(kind)] = 255
+    return ground
 
 
 class WholeWords:
@@ -43,7 +52,7 @@ def visual_of(vectors, ids, name):
 
 def test_a_token_that_points_to_a_name_says_its_noun_and_no_other(planted):
     module, vectors, ids = planted
-    named = module(visual_of(vectors, ids, "river"), vectors)[3]
+    named = module(visual_of(vectors, ids, "river"), vectors).somewhere
     nouns = list(words.NOUNS)
     says = {
         nouns[int(module.noun_of[m])]: named[0, m].item() for m in named[0].argsort()
@@ -62,15 +71,47 @@ def test_the_truth_costs_less_than_its_opposite(planted):
     assert module.loss(read, right).item() < module.loss(read, wrong).item()
 
 
-def test_the_right_cell_costs_less_than_a_wrong_one(planted):
+def test_the_right_place_costs_less_than_a_wrong_one(planted):
+    """Of 16 scenes with one ship on water, that whose ship lies where the token says it costs least."""
     module, vectors, ids = planted
+    torch.nn.init.zeros_(module.ground.weight)  # the map says the same of all places
     read = module(visual_of(vectors, ids, "ship"), vectors)
     costs = []
-    for cell in range(16):
-        cells = torch.zeros(16, len(words.SCENE_NOUNS), dtype=torch.int8)
-        cells[cell, list(words.SCENE_NOUNS).index("ship")] = 1
-        costs.append(module.loss(read, hints([Facts()], [cells])).item())
+    for place in range(GRID**2):
+        ground = covered_by("water")
+        row, col = (CELLS_PER_TOKEN * at for at in divmod(place, GRID))
+        ground[row : row + 2, col : col + 2] = covered_by("ship")[:2, :2]
+        costs.append(module.loss(read, hints([Facts()], [ground])).item())
     assert int(np.argmin(costs)) == PLACE
+
+
+def test_the_ground_of_a_token_is_learned_from_it_alone(planted):
+    """A linear reading can be set so that token t says kind t % K in all its cells; then that map costs nothing."""
+    module, vectors, _ = planted
+    kinds = torch.arange(GRID**2) % len(words.GROUND)
+    visual = torch.eye(DIM)[kinds][None]
+    with torch.no_grad():
+        module.ground.bias.zero_()
+        module.ground.weight.zero_()
+        weight = module.ground.weight.unflatten(0, (CELLS_PER_TOKEN**2, len(words.GROUND)))
+        for kind in range(len(words.GROUND)):
+            weight[:, kind, kind] = 50.0
+    read = module(visual, vectors).ground
+    map_of_kinds = torch.nn.functional.one_hot(kinds.reshape(GRID, GRID), len(words.GROUND))
+    ground = map_of_kinds.repeat_interleave(CELLS_PER_TOKEN, 0).repeat_interleave(CELLS_PER_TOKEN, 1)
+    told = by_token((255 * ground).to(torch.uint8)[None])
+    assert _shared(read, told).item() < 1e-3
+    assert _shared(read, told.roll(1, dims=1)).item() > 10
+
+
+def test_too_little_of_a_kind_is_unknown_and_none_of_it_absent():
+    ground = covered_by("grass")
+    tank = words.GROUND.index("storage tank")
+    ground[0, 0, tank] = 128  # half a cell of sixteen: 3 %
+    ground[0, CELLS_PER_TOKEN, tank] = 255  # a whole one: 6 %
+    stands = _stands(by_token(ground[None]))[0, :, tank].tolist()
+    assert stands[:3] == [-1.0, 1.0, 0.0]
+    assert (_stands(by_token(UNKNOWN[None])) == -1).all()
 
 
 def test_unknown_does_not_count(planted):
