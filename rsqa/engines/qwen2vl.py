@@ -32,6 +32,9 @@ from rsqa.models.loading import load_network, load_tokenizer
 from rsqa.models.qwen2vl import encode, language, prefix_positions
 from rsqa.tasks.question import Question
 
+PIECE = 8
+"""Chips resampled at once on a CPU: in float32, and several times over, a batch of large chips outweighs the model."""
+
 
 class Qwen2VLEngine:
     """A network, its words and its card on one device."""
@@ -59,7 +62,8 @@ class Qwen2VLEngine:
     def encode(self, chips: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> (B, S, D) visual tokens of chips resampled to the card's side."""
         side = self.card.model_side(*chips.shape[2:])
-        pixels = normalise(resample(chips.to(self.device), side))
+        piece = PIECE if self.device.type == "cpu" else len(chips)
+        pixels = torch.cat([normalise(resample(some.to(self.device), side)) for some in chips.split(piece)])
         return encode(self.network.model.visual, pixels.to(self.network.dtype))
 
     def prefix(self, visual: Tensor, side: tuple[int, int]) -> Prefix:

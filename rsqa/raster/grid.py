@@ -15,6 +15,8 @@ from rsqa.errors import UsageError
 
 MAX_BLOCK_PX = 64 << 20
 MAX_BLOCK_BYTES = 128 << 20
+ENOUGH_BYTES = 48 << 20
+"""Raw size up to which larger blocks read faster; beyond it they only take memory."""
 """Limits of what is read at once, before it is cut into chips."""
 
 
@@ -251,8 +253,8 @@ def block_grid(grid: TileGrid, layout: Layout, *, bytes_per_px: int, max_tiles: 
 
     A block holds at most 64 Mpx, 128 MB of raw pixels and `max_tiles` tiles. Within that, its edges fall on edges of
     file blocks (full-width bands where the file has strips), so that no file block is decoded twice; where no such
-    block fits, the shape is taken that decodes least, and of equals the widest. UsageError when a single tile is too
-    large.
+    block fits, the shape is taken that decodes least; of equals one of at most `ENOUGH_BYTES`, and the widest of those.
+    UsageError when a single tile is too large.
 
     bytes_per_px: of all bands that are read, mask included.
     """
@@ -263,14 +265,16 @@ def block_grid(grid: TileGrid, layout: Layout, *, bytes_per_px: int, max_tiles: 
     shapes = []
     most_rows = 0 if grid.window_px**2 > MAX_BLOCK_PX else min(grid.n_rows, limit_tiles)  # small rasters are padded
     for n_rows in range(1, most_rows + 1):
-        n_cols = cols.most(limit_px // rows.span(n_rows), limit_tiles // n_rows)
-        if n_cols < 1:
+        if rows.span(n_rows) * cols.span(1) > limit_px:
             break
-        shapes.append((rows.decoded(n_rows) * cols.decoded(n_cols), -n_cols, -n_rows))
+        for px in (min(limit_px, ENOUGH_BYTES // bytes_per_px), limit_px):
+            n_cols = cols.most(px // rows.span(n_rows), limit_tiles // n_rows)
+            if n_cols >= 1:
+                shapes.append((rows.decoded(n_rows) * cols.decoded(n_cols), px == limit_px, -n_cols, -n_rows))
     if not shapes:
         raise UsageError(
             f"a tile of {grid.window_px} px is more than can be read at once ({MAX_BLOCK_PX >> 20} Mpx and "
             f"{MAX_BLOCK_BYTES >> 20} MB); build overviews (gdaladdo) or choose smaller tiles or a finer --gsd"
         )
-    _, minus_cols, minus_rows = min(shapes)
+    _, _, minus_cols, minus_rows = min(shapes)
     return BlockGrid(grid, rows.runs(-minus_rows), cols.runs(-minus_cols))

@@ -28,7 +28,10 @@ from rsqa.sinks.whole import sweep
 BYTES_PER_ANSWER = 60
 """Of answers.parquet with its parts, measured on short closed questions."""
 
-NOTHING_TO_STRETCH = "no valid pixel in the sampled blocks, so no stretch could be fitted: should any tile be valid, give --scale LOW,HIGH"
+NOTHING_TO_STRETCH = (
+    "no valid pixel in the sampled blocks, so no stretch could be fitted: "
+    "should any tile be valid after all, give --scale LOW,HIGH"
+)
 
 
 def ask(

@@ -151,7 +151,8 @@ def _do_part(bench: _Bench, job: Job, number: int) -> Done:
             with clock.stage("read"):
                 chips = read_block(planned.source, grid, bench.parts.block(source, block), plan.stretch, planned.factor)
             tiles = _Seen.of(chips, plan.min_valid)
-            model.add(chips.pixels[tiles.ok], None if chips.valid is None else chips.valid[tiles.ok])
+            kept = slice(None) if tiles.ok.all() else tiles.ok  # a slice copies nothing
+            model.add(chips.pixels[kept], None if chips.valid is None else chips.valid[kept])
             looked.append(tiles)
         seen.append((planned, _Seen.join(looked)))
     replies = model.finish()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsqa.errors import UsageError
-from rsqa.raster.grid import MAX_BLOCK_BYTES, MAX_BLOCK_PX, Layout, TileGrid, Window, block_grid
+from rsqa.raster.grid import ENOUGH_BYTES, MAX_BLOCK_BYTES, MAX_BLOCK_PX, Layout, TileGrid, Window, block_grid
 
 sides = st.integers(1, 90)
 
@@ -139,7 +139,17 @@ def test_strips_are_read_in_full_width_bands(rows_per_strip, width):
 def test_a_narrow_raster_is_read_in_tall_blocks():
     grid = TileGrid(200_000, 1000, 448)
     blocks = block_grid(grid, Layout(512, 512, True, False), bytes_per_px=3)
-    assert len(blocks) < 8
+    assert len(blocks) < 16
+    assert all(block.window(grid).height * 1000 * 3 <= ENOUGH_BYTES for block in blocks)
+
+
+def test_a_block_is_larger_than_enough_only_where_that_decodes_less():
+    """Strips as wide as the raster: a band of tiles is 60 MB, and half of it would decode every strip twice."""
+    grid = TileGrid(20_000, 45_000, 448)
+    blocks = block_grid(grid, Layout(1, 45_000, True, True), bytes_per_px=3)
+    windows = [block.window(grid) for block in blocks]
+    assert {window.width for window in windows} == {45_000}
+    assert min(window.height for window in windows) * 45_000 * 3 > ENOUGH_BYTES
 
 
 def test_small_blocks_on_request():
