@@ -171,10 +171,10 @@ def _paint_solids(site: Site) -> None:
 
 def _expose(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
     """What air and camera do: haze, colour cast, contrast, blur and noise; in bands, in place."""
-    gain = np.exp(rng.normal(0, 0.10)) * (1 + rng.normal(0, 0.03, 3))
-    haze = rng.uniform(0, 28) * (1 + rng.normal(0, 0.1, 3))
-    gamma = np.exp(rng.normal(0, 0.14))
-    colourful = rng.uniform(0.35, 1.15)
+    gain = np.exp(rng.normal(0, 0.08)) * (1 + rng.normal(0, 0.03, 3))
+    haze = rng.uniform(0, 20) * (1 + rng.normal(0, 0.1, 3))
+    gamma = np.exp(rng.normal(0, 0.1))
+    colourful = rng.uniform(0.6, 1.15)
     noise = rng.uniform(0.8, 3.0)
     side = np.float32(rng.uniform(0.08, 0.24))
     curve = 255 * (np.linspace(0, 1, 256) ** gamma)

@@ -16,12 +16,12 @@ from rsqa.scenes.solids import block, building, storage_tank
 from rsqa.scenes.styles import varied
 from rsqa.scenes.terrain import paint_field, paint_forest, paint_line, paint_open, paint_strip, paint_water
 
-_TANKS = ((232, 232, 228), (206, 204, 196), (150, 152, 150), (168, 150, 126), (110, 122, 112), (236, 226, 204))
+_TANKS = ((232, 232, 228), (214, 212, 204), (176, 178, 176), (190, 174, 150), (150, 160, 152), (236, 226, 204))
 _COURTS = ((160, 86, 62), (70, 100, 140), (74, 110, 84))
 _CONTAINERS = ((150, 62, 50), (62, 86, 126), (190, 188, 182), (70, 104, 84), (168, 128, 70), (90, 90, 92))
 _POOLS = ((84, 150, 170), (70, 120, 130), (130, 160, 150))
-_LOT_WIDTHS_M = (18, 34, 50, 66)
-"""One to four bays of 16 m, with a rim."""
+_LOT_WIDTHS_M = (34, 50, 66)
+"""Two to four bays of 16 m, with a rim."""
 
 
 def paint_ground(site: Site, cell: Cell) -> None:
@@ -71,8 +71,8 @@ def sail(site: Site) -> None:
     """Ships under way or at anchor, wherever there is water enough."""
     rng, gsd = site.rng, site.look.gsd_m
     height, width = site.canvas.cover.shape
-    for _ in range(int(rng.poisson(90 * height * width * gsd**2 / 1e6))):
-        length_m = float(rng.choice([rng.uniform(16, 35), rng.uniform(30, 90)]))
+    for _ in range(int(rng.poisson(70 * height * width * gsd**2 / 1e6))):
+        length_m = float(rng.choice([rng.uniform(24, 45), rng.uniform(40, 100)]))
         spot = (float(rng.uniform(0, height)), float(rng.uniform(0, width)))
         kind = _ship_kind(site, length_m)
         angle = rng.uniform(0, 2 * np.pi)
@@ -103,7 +103,7 @@ def _town(site: Site, cell: Cell, inner: Frame) -> None:
                 pool = frame.at(_place(rng, column, columns, 0.4), _place(rng, row, rows, 0.4))
                 if site.cover_at(*pool) in FREE:
                     paint_strip(site.canvas, rectangle(pool, 8 / gsd, 4 / gsd, turn), varied(rng, _POOLS), 0.9)
-    _scatter_trees(site, inner, int(inner.length * inner.width * gsd**2 / rng.uniform(180, 700)))
+    _scatter_trees(site, inner, int(inner.length * inner.width * gsd**2 / rng.uniform(400, 1200)))
 
 
 def _farm(site: Site, frame: Frame) -> None:
@@ -121,7 +121,7 @@ def _works(site: Site, frame: Frame) -> None:
     if rng.random() < 0.4:
         _lot(site, frame)
     _halls(site, frame, 24, (22, 60), (16, 34))
-    _clutter(site, frame, int(frame.length * frame.width * site.look.gsd_m**2 / 500))
+    _clutter(site, frame, int(frame.length * frame.width * site.look.gsd_m**2 / 1200))
     _scatter_trees(site, frame, int(rng.integers(0, 12)))
 
 
@@ -146,7 +146,7 @@ def _lot(site: Site, frame: Frame) -> None:
     """One parking lot, where the ground is free."""
     rng, gsd = site.rng, site.look.gsd_m
     for _ in range(6):
-        length_m = min(frame.length * gsd, rng.uniform(28, 90))
+        length_m = min(frame.length * gsd, rng.uniform(40, 95))
         width_m = min(frame.width * gsd, float(rng.choice(_LOT_WIDTHS_M)))
         if min(length_m, width_m) < _LOT_WIDTHS_M[0]:
             return
@@ -166,7 +166,7 @@ def _tank_farm(site: Site, frame: Frame) -> None:
     rng, gsd = site.rng, site.look.gsd_m
     kind = str(rng.choice(site.look.style.tanks))
     colour = varied(rng, _TANKS, 0.08)
-    diameter_m = rng.uniform(14, 36)
+    diameter_m = rng.uniform(20, 38)
     pitch = diameter_m * rng.uniform(1.35, 1.8) / gsd
     rows, columns = min(4, max(1, int(frame.width / pitch))), min(5, max(1, int(frame.length / pitch)))
     # A farm keeps its spacing when the cell has more room than tanks.
@@ -195,7 +195,7 @@ def _harbour(site: Site, frame: Frame) -> None:
     for side in (-1, 1):
         cursor_m = 6 - half_m
         while cursor_m < half_m - 20:
-            length_m = float(min(rng.uniform(18, 95), half_m - cursor_m - 4, 2.2 * share * frame.width * gsd))
+            length_m = float(min(rng.uniform(26, 95), half_m - cursor_m - 4, 2.2 * share * frame.width * gsd))
             kind = _ship_kind(site, length_m)
             # The side almost touches the wall.
             off_wall = (SHIP_WIDTH[kind] * length_m / 2 + 1.8) / gsd * 2 / frame.width
@@ -206,7 +206,7 @@ def _harbour(site: Site, frame: Frame) -> None:
             cursor_m += length_m + rng.uniform(3, 25)
     quay = Frame(frame.at(0, -share), frame.angle, frame.length, frame.width * (1 - share))
     _halls(site, quay, int(rng.choice([0, 6])), (18, 50), (12, 24))
-    _clutter(site, quay, int(rng.integers(6, 40)))
+    _clutter(site, quay, int(rng.integers(2, 16)))
 
 
 def _ship_kind(site: Site, length_m: float) -> str:
@@ -229,7 +229,7 @@ def _airfield(site: Site, frame: Frame) -> None:
     line = np.array([210, 180, 70], np.float32) if rng.random() < 0.7 else np.full(3, 220, np.float32)
     paint_line(site.canvas, frame.at(-1, 0.9), frame.at(1, 0.9), 0.5, line, 0.6)
     kind = str(rng.choice(site.look.style.planes))
-    length_m = max(18.0, min(rng.uniform(18, 52), 0.42 * frame.width * gsd))
+    length_m = max(24.0, min(rng.uniform(28, 56), 0.45 * frame.width * gsd))
     heading = frame.angle + np.pi / 2 + rng.choice([0.0, np.pi]) + rng.choice([0.0, 0.0, 0.5])
     stands = max(1, int(frame.length * gsd / (length_m * 1.25)))
     rows = max(1, min(2, int(frame.width * share * gsd / (length_m * 1.35))))
@@ -254,9 +254,9 @@ def _open(site: Site, frame: Frame) -> None:
         spot = frame.at(rng.uniform(-0.4, 0.4), rng.uniform(-0.4, 0.4))
         pond = rectangle(spot, rng.uniform(25, 60) / gsd, rng.uniform(20, 40) / gsd, rng.uniform(0, np.pi))
         paint_water(site.canvas, site.look, rng, rounded(pond), STRAIGHT, 4.0)
-    elif rng.random() < 0.35:
+    elif rng.random() < 0.2:
         _courts(site, frame)
-    _scatter_trees(site, frame, int(rng.integers(0, 50)))
+    _scatter_trees(site, frame, int(rng.integers(0, 30)))
 
 
 def _courts(site: Site, frame: Frame) -> None:
@@ -266,6 +266,8 @@ def _courts(site: Site, frame: Frame) -> None:
     across = rng.uniform(-0.2, 0.2)
     for number in range(int(rng.integers(1, 4))):
         spot = frame.at((number - 1) * 40 / gsd / frame.length, across)
+        if site.share_of(Frame(spot, frame.angle, 18 / gsd, 36 / gsd), FREE) < 1:
+            continue
         court = rectangle(spot, 18 / gsd, 36 / gsd, frame.angle)
         paint_strip(site.canvas, court, colour, 0.95, cover="paved")
         site.keep_clear(court)

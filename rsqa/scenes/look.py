@@ -67,9 +67,9 @@ def draw_look(rng: np.random.Generator, style: Style, gsd_m: float) -> Look:
         bare=varied(rng, style.bare),
         paved=varied(rng, style.asphalt if rng.random() < 0.6 else style.bare),
         road=varied(rng, style.asphalt),
-        water=varied(rng, style.water, 0.15),
+        water=varied(rng, style.water, 0.1),
         shore=varied(rng, style.bare if rng.random() < 0.5 else style.forest),
-        forest=varied(rng, style.forest, 0.16),
+        forest=varied(rng, style.forest, 0.1),
     )
 
 

@@ -76,7 +76,7 @@ def plane(look: Look, rng: np.random.Generator, centre: Spot, length_m: float, a
 
 def _paint_job(rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Colours of the body, mostly white, and of the fin."""
-    light = rng.choice([rng.uniform(205, 248), rng.uniform(120, 190), rng.uniform(60, 110)], p=[0.6, 0.28, 0.12])
+    light = rng.choice([rng.uniform(205, 248), rng.uniform(120, 190), rng.uniform(60, 110)], p=[0.75, 0.2, 0.05])
     colour = np.full(3, light, np.float32)
     colour *= (1 + rng.normal(0, 0.03, 3)).astype(np.float32)
     fin = colour * 0.9 if rng.random() < 0.4 else rng.uniform(40, 210, 3).astype(np.float32)

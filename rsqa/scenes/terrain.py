@@ -43,10 +43,10 @@ def paint_field(canvas: Canvas, look: Look, rng: np.random.Generator, corners: P
     longest = sides[np.argmax(np.hypot(*sides.T))]
     angle = float(np.arctan2(longest[1], longest[0])) + rng.choice([0.0, 0.0, 0.0, np.pi / 2])
     centre = (float(corners[:, 0].mean()), float(corners[:, 1].mean()))
-    strip_px = rng.uniform(5, 16) / look.gsd_m
-    row_px = max(3.0, rng.uniform(1.5, 5.0) / look.gsd_m)
-    strips = rng.normal(0, rng.uniform(0.035, 0.1), 1024).astype(np.float32)
-    rows_light = rng.uniform(0.03, 0.12)
+    strip_px = rng.uniform(7, 18) / look.gsd_m
+    row_px = max(3.0, rng.uniform(2.0, 6.0) / look.gsd_m)
+    strips = rng.normal(0, rng.uniform(0.05, 0.12), 1024).astype(np.float32)
+    rows_light = rng.uniform(0.04, 0.12)
     tram = rng.uniform(0.08, 0.25) * rng.choice([-1, 1])
     tram_every = int(rng.integers(1, 4))
     patchy = rng.uniform(0.1, 0.5)

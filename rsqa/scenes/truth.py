@@ -11,7 +11,7 @@ from rsqa.scenes.scene import COVERS, LABELS, OBJECTS, Box, Scene
 Window = tuple[int, int, int, int]
 """(row0, col0, row1, col1), whole pixels, half open, inside the scene."""
 
-PRESENT_FROM = {"field": 0.05, "forest": 0.05, "water": 0.05, "road": 0.015, "parking lot": 0.02}
+PRESENT_FROM = {"field": 0.08, "forest": 0.08, "water": 0.08, "road": 0.02, "parking lot": 0.03}
 """Share of the window from which a cover is present. Roads are thin: one across a window covers about 2 %."""
 ABSENT_BELOW = {"field": 0.01, "forest": 0.01, "water": 0.004, "road": 0.002, "parking lot": 0.002}
 """Share of the window below which a cover is absent; in between nobody should be asked."""

@@ -26,7 +26,7 @@ from rsqa.train.turns import Facts
 from rsqa.train.words import GROUND, SCENE_NOUNS
 
 SCENE_PX = 1024
-PER_SCENE = 24
+PER_SCENE = 32
 WINDOW_PX = (192, 480)
 """Range of window sides, source pixels."""
 GSD_M = (0.3, 0.6)

@@ -79,9 +79,9 @@ def test_counts_and_boxes_are_those_of_the_objects(scene, window_truths):
 @pytest.mark.parametrize(
     ("cover", "share", "expected"),
     [
-        ("water", 0.0, False), ("water", 0.003, False), ("water", 0.03, None), ("water", 0.05, True),
+        ("water", 0.0, False), ("water", 0.003, False), ("water", 0.03, None), ("water", 0.08, True),
         ("field", 0.005, False), ("field", 0.02, None), ("field", 0.2, True),
-        ("forest", 0.005, False), ("forest", 0.049, None), ("forest", 0.06, True),
+        ("forest", 0.005, False), ("forest", 0.079, None), ("forest", 0.09, True),
         ("road", 0.001, False), ("road", 0.01, None), ("road", 0.02, True),
         ("parking lot", 0.001, False), ("parking lot", 0.01, None), ("parking lot", 0.03, True),
     ],
