@@ -237,6 +237,7 @@ class _Batches:
             self.calls += 1
         finally:
             MODEL.release()
+            trim_heap()
 
 
 def _rows(plan: Plan, planned: PlannedSource, tiles: _Seen, replies: list[Replies]) -> PartRows:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from rsqa.errors import OutputError
 from rsqa.models.packing import TokenTree
 from rsqa.train import words
 from rsqa.train.checkpoint import checkpoints
-from rsqa.train.data import IGNORE, hints, packed
+from rsqa.train.data import IGNORE, Picture, PictureSet, hints, packed
 from rsqa.train.recipe import Recipe
 from rsqa.train.sft import (
     NANO_STYLE,
@@ -164,6 +165,33 @@ def test_the_planted_pattern_is_learned(data, tmp_path):
     assert lines[-1]["validation"]["aid class"] >= 0.9
     assert load_card(str(model)).side_px == recipe.side_px
     assert (model / "model.safetensors").stat().st_size < 2 * 1.1 * load_card(str(model)).parameters
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_a_compiled_run_has_the_losses_of_a_plain_one(data, tmp_path):
+    losses = []
+    for compiled in (False, True):
+        out = tmp_path / str(compiled)
+        train(replace(TINY, compile=compiled), data, out, echo=lambda line: None)
+        lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+        losses.append([line["loss"] for line in lines if "loss" in line])
+    assert len(losses[0]) == TINY.steps
+    assert losses[1] == pytest.approx(losses[0], abs=2e-4)
+
+
+def test_rare_windows_are_drawn_more_often():
+    pictures = [Picture(str(i), np.zeros((3, 4, 4), np.uint8), facts) for i, facts in enumerate(
+        [Facts(present=frozenset({"ship"}))] + [Facts(present=frozenset({"water"}))] * 9)]  # fmt: skip
+    rng = np.random.default_rng(0)
+
+    def ships(rare):
+        drawn = PictureSet.of("p", pictures, rare=rare)
+        return sum(drawn.draw(rng).id == "0" for _ in range(4000)) / 4000
+
+    assert ships(()) == pytest.approx(0.1, abs=0.02)
+    # Weights 1 + 1/0.1 for the ship, 1 + 1/0.9 for the nine others.
+    assert ships(("ship", "water")) == pytest.approx(11 / (11 + 9 * (1 + 1 / 0.9)), abs=0.03)
 
 
 def test_resume_without_a_checkpoint_is_an_error(data, tmp_path):
