@@ -63,7 +63,7 @@ class Qwen2VLEngine:
         """(B, 3, H, W) uint8 -> (B, S, D) visual tokens of chips resampled to the card's side."""
         side = self.card.model_side(*chips.shape[2:])
         piece = PIECE if self.device.type == "cpu" else len(chips)
-        pixels = torch.cat([normalise(resample(some.to(self.device), side)) for some in chips.split(piece)])
+        pixels = torch.cat([normalise(resample(some.to(self.device), side)) for some in torch.split(chips, piece)])
         return encode(self.network.model.visual, pixels.to(self.network.dtype))
 
     def prefix(self, visual: Tensor, side: tuple[int, int]) -> Prefix:
