@@ -28,6 +28,8 @@ class Score:
     bar: float | None = None
     """What it must reach; None: reported only."""
     note: str = ""
+    by_question: tuple[tuple[str, float], ...] = ()
+    """(question, accuracy) where a set asks a few questions of many pictures."""
 
     @property
     def met(self) -> bool:

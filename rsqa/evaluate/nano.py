@@ -21,6 +21,8 @@ from rsqa.tasks.question import Question
 from rsqa.train.data import read_parquet, ucm_labels
 
 BARS = {"labels": 0.70, "ucm": 0.60, "aid": 0.45, "scenes": 0.90}
+FEW = 20
+"""Questions of a set that are reported one by one."""
 GREY = 128
 BATCH = 64
 PROBE_SEED = 500_000
@@ -69,7 +71,20 @@ def score(engine: Engine, items: ItemSet, fit: ItemSet, bar: float | None, note:
         [i.question.text for i in items.items], [i.gold for i in items.items],
         [i.question.text for i in fit.items], [i.gold for i in fit.items],
     )  # fmt: skip
-    return Score(items.name, len(right), float(right.mean()), low, high, constant, float(blind.mean()), bar, note)
+    return Score(
+        items.name, len(right), float(right.mean()), low, high, constant, float(blind.mean()), bar, note,
+        by_question(items, right),
+    )  # fmt: skip
+
+
+def by_question(items: ItemSet, right: NDArray[np.bool_]) -> tuple[tuple[str, float], ...]:
+    """Accuracy question by question, the best first; nothing where there is one question or more than `FEW`."""
+    hit: dict[str, list[bool]] = {}
+    for item, one in zip(items.items, right.tolist(), strict=True):
+        hit.setdefault(item.question.text, []).append(one)
+    if not 1 < len(hit) <= FEW:
+        return ()
+    return tuple(sorted(((text, float(np.mean(ones))) for text, ones in hit.items()), key=lambda pair: -pair[1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,5 +163,8 @@ def as_text(report: Report) -> str:
             f"{s.name:38}{s.n:>6}{s.accuracy:>10.3f}{f'{s.low:.3f}-{s.high:.3f}':>16}{s.constant:>10.3f}{s.no_image:>10.3f}{bar:>7}"
             + (f"  {s.note}" if s.note else "")
         )
+    for s in report.scores:
+        if s.by_question:
+            lines.append(f"{s.name}: " + ", ".join(f"{text} {accuracy:.2f}" for text, accuracy in s.by_question))
     lines.append("calibration error: " + ", ".join(f"{kind} {gap:.3f}" for kind, gap in report.calibration))
     return "\n".join(lines)

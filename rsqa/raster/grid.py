@@ -15,9 +15,9 @@ from rsqa.errors import UsageError
 
 MAX_BLOCK_PX = 64 << 20
 MAX_BLOCK_BYTES = 128 << 20
-ENOUGH_BYTES = 48 << 20
-"""Raw size up to which larger blocks read faster; beyond it they only take memory."""
 """Limits of what is read at once, before it is cut into chips."""
+ENOUGH_BYTES = 48 << 20
+"""Blocks are larger only where that spares decoding: two slots hold a block each, as it was read and as chips."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,15 +45,15 @@ def ask(
     flight is committed, and the report says how far the run came.
     """
     share_one_heap()
-    ledger = Ledger(on_progress or (lambda _: None))
+    ledger, note = Ledger(on_progress or (lambda _: None)), on_note or (lambda _: None)
     drafted = draft(request)
     for sentence in (*(str(error) for _, error in drafted.failed), *drafted.notes):
-        (on_note or (lambda _: None))(sentence)
+        note(sentence)
     out = request.folder
     with locked(out):
         plan, parts = _stored_or_new(out, request, drafted)
         if plan.scale == "auto" and plan.stretch == BLIND:
-            (on_note or (lambda _: None))(NOTHING_TO_STRETCH)
+            note(NOTHING_TO_STRETCH)
         todo = _missing(out, plan, parts, request.retry_errors)
         ledger.begin(parts, todo)
         summary = None if todo else whole_summary(out, plan.plan_id)

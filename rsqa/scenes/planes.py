@@ -37,6 +37,11 @@ PLANE_SHAPES = {
     "airliner": PlaneShape(span=0.96, body=0.105, wing=0.38, chord=0.19, sweep=0.20, tail=0.36, engines=2),
     "turboprop": PlaneShape(span=1.08, body=0.11, wing=0.38, chord=0.12, sweep=0.02, tail=0.36, engines=2),
     "jet": PlaneShape(span=0.78, body=0.10, wing=0.50, chord=0.26, sweep=0.26, tail=0.34, engines=0),
+    "commuter": PlaneShape(span=1.24, body=0.10, wing=0.36, chord=0.13, sweep=0.0, tail=0.42, engines=2),
+    "freighter": PlaneShape(span=1.30, body=0.13, wing=0.35, chord=0.15, sweep=0.02, tail=0.48, engines=4),
+    "patrol": PlaneShape(span=0.86, body=0.10, wing=0.36, chord=0.16, sweep=0.05, tail=0.38, engines=4),
+    "trijet": PlaneShape(span=0.84, body=0.11, wing=0.44, chord=0.22, sweep=0.22, tail=0.36, engines=2),
+    "delta": PlaneShape(span=0.62, body=0.09, wing=0.42, chord=0.42, sweep=0.36, tail=0.12, engines=0),
     "heavy": PlaneShape(span=1.0, body=0.125, wing=0.34, chord=0.20, sweep=0.16, tail=0.40, engines=4),
     "business": PlaneShape(span=0.88, body=0.115, wing=0.50, chord=0.17, sweep=0.13, tail=0.32, engines=0),
 }

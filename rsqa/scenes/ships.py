@@ -10,7 +10,10 @@ from rsqa.scenes.scene import COVERS
 from rsqa.scenes.solids import Solid, Spot, paint_block
 from rsqa.scenes.styles import varied
 
-SHIP_WIDTH = {"cargo": 0.16, "container": 0.15, "ferry": 0.22, "yacht": 0.27, "tanker": 0.17, "barge": 0.2}
+SHIP_WIDTH = {
+    "cargo": 0.16, "container": 0.15, "ferry": 0.22, "yacht": 0.27, "bulker": 0.17, "carrier": 0.19, "trawler": 0.26,
+    "supply": 0.22, "navy": 0.13, "tanker": 0.17, "barge": 0.2,
+}  # fmt: skip
 """Beam as a share of the length."""
 _HULLS = ((46, 50, 60), (122, 58, 48), (70, 74, 78), (178, 178, 176), (56, 74, 100), (60, 88, 76), (24, 26, 28))
 _DECKS = ((126, 70, 56), (92, 104, 94), (142, 140, 134), (84, 96, 110), (168, 150, 120), (110, 110, 112))
@@ -28,7 +31,7 @@ def ship(
     white = _WHITE * np.float32(rng.uniform(0.85, 1.05))
     hull = white if kind in ("yacht", "ferry") and rng.random() < 0.7 else varied(rng, _HULLS)
     deck = varied(rng, _DECKS) if kind != "yacht" else white * 0.9
-    bow = {"barge": 0.46, "ferry": 0.36}.get(kind, 0.30)
+    bow = {"barge": 0.46, "ferry": 0.36, "carrier": 0.42, "navy": 0.12}.get(kind, 0.30)
     half = width / 2
 
     def place(points: list[tuple[float, float]]) -> Points:
@@ -77,6 +80,22 @@ def _ship_blocks(
             (box(-0.08, 0.42, 0, 0.6), white * 0.8, 1.5),
             (box(0.02, 0.14, 0, 0.5), np.full(3, 50, np.float32), 0.2),
         ]
+    if kind == "carrier":
+        return [
+            (box(0.27, 0.10, 0, 0.86), white, 4.0),
+            *((box(-0.36 + 0.12 * number, 0.03, 0.3, 0.12), white * 0.8, 2.0) for number in range(5)),
+        ]
+    if kind == "trawler":
+        return [(box(0.12, 0.2, 0, 0.62), white, 4.0), (box(-0.2, 0.26, 0, 0.55), varied(rng, _CARGO), -1.0)]
+    if kind == "supply":
+        return [(box(0.27, 0.17, 0, 0.78), white, 6.0), (box(0.14, 0.05, 0.25, 0.16), varied(rng, _HULLS), 4.0)]
+    if kind == "navy":
+        grey = np.full(3, rng.uniform(120, 170), np.float32)
+        return [
+            (box(0.1, 0.18, 0, 0.6), grey, 6.0),
+            (box(-0.13, 0.14, 0, 0.55), grey * 0.92, 5.0),
+            (box(-0.38, 0.16, 0, 0.7), grey * 0.7, 0.2),
+        ]
     blocks = [(box(-0.38, 0.11, 0, 0.82), white, 6.0), (box(-0.44, 0.04, 0, 0.22), varied(rng, _HULLS), 4.0)]
     if kind == "container":
         for stack in range(7):
@@ -84,6 +103,9 @@ def _ship_blocks(
                 if rng.random() < 0.85:
                     colour = rng.choice(_CONTAINERS).astype(np.float32) * np.float32(rng.uniform(0.8, 1.1))
                     blocks.append((box(-0.27 + 0.095 * stack, 0.085, lane, 0.24), colour, 2.0))
+    if kind == "bulker":
+        hatch = varied(rng, _CARGO)
+        blocks += [(box(-0.25 + 0.12 * number, 0.075, 0, 0.5), hatch, 1.5) for number in range(6)]
     if kind == "cargo":
         hatch = varied(rng, _DECKS)
         blocks += [(box(-0.22 + 0.155 * number, 0.125, 0, 0.62), hatch, 1.5) for number in range(4)]

@@ -64,7 +64,7 @@ def building(
     colour: Floats,
 ) -> Solid:
     """A house or hall of one of the style's roof kinds, some with a wing; size is (length, width) of the whole."""
-    kinds = look.style.roofs if size_m[1] < 18 else ("flat", "ribbed")
+    kinds = look.style.roofs if size_m[1] < 18 else look.style.hall_roofs
     corners = rectangle(centre, size_m[0] / look.gsd_m, size_m[1] / look.gsd_m, angle)
     with_wing = min(size_m) > 13 and rng.random() < 0.35
     wings = _wings(rng, size_m) if with_wing else [(0.0, 0.0, size_m[0], size_m[1])]
@@ -142,6 +142,9 @@ def _roof_light(
     if roof.kind == "ribbed":
         light += np.float32(0.07) * np.cos(along * np.float32(2 * np.pi / rib_px))
         light *= np.where(across > 0, np.float32(lit(look, one_side, 0.06)), np.float32(lit(look, other_side, 0.06)))
+    if roof.kind == "sawtooth":
+        along_m = along * np.float32(look.gsd_m)
+        light *= np.where(along_m % 7 < 4.5, np.float32(lit(look, roof.angle, 0.12)), np.float32(0.78))
     if roof.kind == "flat":
         light = np.where(inside < 1.2, np.float32(rim), light)
     return light
@@ -195,6 +198,10 @@ def storage_tank(
             towards = (down * np.float32(look.sun[0]) + right * np.float32(look.sun[1])) / np.float32(radius)
             if kind == "cone":
                 light *= 1 + np.float32(0.16) * towards / np.maximum(distance / np.float32(radius), 0.1)
+            if kind == "dished":
+                light *= 1 - np.float32(0.25) * towards
+            if kind == "spoked":
+                light *= 1 + np.float32(0.09) * np.sign(np.cos(6 * np.arctan2(down, right)))
             if kind == "dome":
                 light *= 1 + np.float32(0.3) * towards
             if kind == "ringed":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -29,16 +30,19 @@ class Style:
     planes: tuple[str, ...]
     tanks: tuple[str, ...]
     roofs: tuple[str, ...]
+    hall_roofs: tuple[str, ...]
+    """Roofs of buildings too wide for those of houses."""
     sun_deg: tuple[float, float]
     """Range of the sun's height above the horizon."""
     shadow: tuple[float, float]
     """Range of the share of light that a shadow takes away."""
 
 
-_TRAIN_SHIPS = ("cargo", "container", "ferry", "yacht")
-_TRAIN_PLANES = ("airliner", "turboprop", "jet")
-_TRAIN_TANKS = ("floating", "cone", "flat")
+_TRAIN_SHIPS = ("cargo", "container", "ferry", "yacht", "bulker", "carrier", "trawler", "supply", "navy")
+_TRAIN_PLANES = ("airliner", "turboprop", "jet", "commuter", "freighter", "patrol", "trijet", "delta")
+_TRAIN_TANKS = ("floating", "cone", "flat", "dished", "spoked")
 _TRAIN_ROOFS = ("gable", "hip", "flat", "ribbed")
+_TRAIN_HALLS = ("flat", "ribbed", "sawtooth")
 _DULL_WATER = ((52, 72, 70), (30, 38, 42), (78, 92, 90), (70, 84, 98), (96, 96, 82), (46, 72, 66))
 
 TRAIN_STYLES: dict[str, Style] = {
@@ -56,6 +60,7 @@ TRAIN_STYLES: dict[str, Style] = {
         planes=_TRAIN_PLANES,
         tanks=_TRAIN_TANKS,
         roofs=_TRAIN_ROOFS,
+        hall_roofs=_TRAIN_HALLS,
         sun_deg=(35, 62),
         shadow=(0.45, 0.65),
     ),
@@ -73,6 +78,7 @@ TRAIN_STYLES: dict[str, Style] = {
         planes=_TRAIN_PLANES,
         tanks=_TRAIN_TANKS,
         roofs=_TRAIN_ROOFS,
+        hall_roofs=_TRAIN_HALLS,
         sun_deg=(28, 42),
         shadow=(0.5, 0.7),
     ),
@@ -90,6 +96,7 @@ TRAIN_STYLES: dict[str, Style] = {
         planes=_TRAIN_PLANES,
         tanks=_TRAIN_TANKS,
         roofs=_TRAIN_ROOFS,
+        hall_roofs=_TRAIN_HALLS,
         sun_deg=(45, 70),
         shadow=(0.5, 0.65),
     ),
@@ -107,6 +114,7 @@ TRAIN_STYLES: dict[str, Style] = {
         planes=_TRAIN_PLANES,
         tanks=_TRAIN_TANKS,
         roofs=_TRAIN_ROOFS,
+        hall_roofs=_TRAIN_HALLS,
         sun_deg=(28, 45),
         shadow=(0.4, 0.65),
     ),
@@ -124,16 +132,99 @@ TRAIN_STYLES: dict[str, Style] = {
         planes=_TRAIN_PLANES,
         tanks=_TRAIN_TANKS,
         roofs=_TRAIN_ROOFS,
+        hall_roofs=_TRAIN_HALLS,
         sun_deg=(40, 60),
         shadow=(0.12, 0.3),
     ),
+    "spring": Style(
+        field=((92, 138, 60), (124, 156, 72), (198, 186, 70), (122, 96, 74), (146, 124, 98), (108, 132, 84)),
+        forest=((58, 78, 42), (70, 92, 48), (48, 66, 40), (84, 96, 58)),
+        grass=((104, 134, 66), (118, 142, 82), (92, 118, 62), (138, 144, 94)),
+        bare=((140, 116, 92), (120, 100, 82), (160, 142, 118)),
+        water=((50, 78, 84), (66, 92, 100), (88, 96, 78), (36, 50, 56), (104, 116, 108)),
+        asphalt=((100, 100, 102), (84, 84, 88), (130, 126, 122)),
+        roof=((154, 92, 70), (122, 118, 116), (182, 178, 174), (86, 82, 84), (140, 116, 96), (96, 110, 128)),
+        conifers=False,
+        crown_m=4.2,
+        ships=_TRAIN_SHIPS,
+        planes=_TRAIN_PLANES,
+        tanks=_TRAIN_TANKS,
+        roofs=_TRAIN_ROOFS,
+        hall_roofs=_TRAIN_HALLS,
+        sun_deg=(40, 60),
+        shadow=(0.4, 0.6),
+    ),
+    "mediterranean": Style(
+        field=((148, 126, 90), (172, 148, 112), (112, 118, 74), (92, 104, 66), (184, 166, 128), (136, 100, 78)),
+        forest=((62, 72, 46), (74, 84, 58), (50, 60, 40), (86, 92, 66)),
+        grass=((150, 142, 100), (126, 128, 84), (168, 154, 116), (110, 116, 76)),
+        bare=((190, 172, 142), (168, 138, 108), (206, 192, 168), (150, 124, 100)),
+        water=((40, 88, 104), (58, 112, 118), (30, 60, 80), (84, 118, 112), (72, 88, 84)),
+        asphalt=((116, 114, 110), (140, 134, 126), (94, 92, 92)),
+        roof=((176, 102, 74), (160, 90, 64), (196, 134, 98), (206, 200, 190), (132, 124, 116)),
+        conifers=False,
+        crown_m=3.3,
+        ships=_TRAIN_SHIPS,
+        planes=_TRAIN_PLANES,
+        tanks=_TRAIN_TANKS,
+        roofs=_TRAIN_ROOFS,
+        hall_roofs=_TRAIN_HALLS,
+        sun_deg=(42, 70),
+        shadow=(0.5, 0.7),
+    ),
+    "highland": Style(
+        field=((88, 84, 72), (106, 110, 78), (72, 66, 60), (122, 116, 92), (94, 100, 66)),
+        forest=((38, 48, 40), (52, 58, 44), (64, 62, 50), (46, 44, 38)),
+        grass=((98, 98, 70), (110, 96, 78), (84, 88, 62), (120, 114, 86)),
+        bare=((84, 80, 78), (102, 96, 92), (70, 64, 62), (118, 108, 98)),
+        water=((34, 44, 52), (26, 32, 36), (56, 68, 74), (80, 92, 96), (48, 60, 56)),
+        asphalt=((76, 76, 80), (94, 94, 96), (112, 110, 108)),
+        roof=((98, 100, 104), (74, 74, 78), (130, 126, 122), (116, 72, 60), (160, 158, 156)),
+        conifers=True,
+        crown_m=3.4,
+        ships=_TRAIN_SHIPS,
+        planes=_TRAIN_PLANES,
+        tanks=_TRAIN_TANKS,
+        roofs=_TRAIN_ROOFS,
+        hall_roofs=_TRAIN_HALLS,
+        sun_deg=(28, 50),
+        shadow=(0.4, 0.65),
+    ),
 }
 """Looks that the embedded model may learn from."""
+
+_MIXED = 24
+_MIX_SEED = 7
+
+
+def _mixed(rng: np.random.Generator, styles: tuple[Style, ...]) -> Style:
+    """A look whose palettes come from several styles, each palette turned in hue and light."""
+
+    def palette(name: str) -> tuple[Colour, ...]:
+        chosen: tuple[Colour, ...] = getattr(styles[int(rng.integers(len(styles)))], name)
+        gain = np.exp(rng.normal(0, 0.10)) * (1 + rng.normal(0, 0.06, 3))
+        shifted = np.clip(np.array(chosen) * gain, 8, 245).astype(int)
+        return tuple((int(red), int(green), int(blue)) for red, green, blue in shifted)
+
+    colours: dict[str, Any] = {
+        name: palette(name) for name in ("field", "forest", "grass", "bare", "water", "asphalt", "roof")
+    }
+    return replace(
+        styles[int(rng.integers(len(styles)))],
+        **colours,
+        conifers=bool(rng.random() < 0.5),
+        crown_m=float(rng.uniform(2.9, 5.2)),
+    )
+
+
+_rng = np.random.default_rng(_MIX_SEED)
+TRAIN_STYLES |= {f"mix {number}": _mixed(_rng, tuple(TRAIN_STYLES.values())) for number in range(_MIXED)}
 
 _OTHER_SHIPS = ("tanker", "barge")
 _OTHER_PLANES = ("heavy", "business")
 _OTHER_TANKS = ("dome", "ringed")
 _OTHER_ROOFS = ("gable", "shed", "flat")
+_OTHER_HALLS = ("flat", "ribbed")
 
 HELD_OUT_STYLES: dict[str, Style] = {
     "tropic": Style(
@@ -150,6 +241,7 @@ HELD_OUT_STYLES: dict[str, Style] = {
         planes=_OTHER_PLANES,
         tanks=_OTHER_TANKS,
         roofs=_OTHER_ROOFS,
+        hall_roofs=_OTHER_HALLS,
         sun_deg=(50, 75),
         shadow=(0.45, 0.65),
     ),
@@ -167,6 +259,7 @@ HELD_OUT_STYLES: dict[str, Style] = {
         planes=_OTHER_PLANES,
         tanks=_OTHER_TANKS,
         roofs=_OTHER_ROOFS,
+        hall_roofs=_OTHER_HALLS,
         sun_deg=(25, 38),
         shadow=(0.45, 0.7),
     ),
@@ -184,6 +277,7 @@ HELD_OUT_STYLES: dict[str, Style] = {
         planes=_OTHER_PLANES,
         tanks=_OTHER_TANKS,
         roofs=_OTHER_ROOFS,
+        hall_roofs=_OTHER_HALLS,
         sun_deg=(30, 55),
         shadow=(0.45, 0.65),
     ),

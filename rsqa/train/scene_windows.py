@@ -25,8 +25,8 @@ from rsqa.train.data import CELLS_PER_TOKEN, Picture
 from rsqa.train.turns import Facts
 from rsqa.train.words import GROUND, SCENE_NOUNS
 
-SCENE_PX = 1024
-PER_SCENE = 32
+SCENE_PX = 768
+PER_SCENE = 20
 WINDOW_PX = (192, 480)
 """Range of window sides, source pixels."""
 GSD_M = (0.3, 0.6)

@@ -9,7 +9,7 @@ from rsqa.engines.base import Replies
 from rsqa.engines.cards import CARDS
 from rsqa.evaluate.items import LABEL_QUESTIONS, Item, ItemSet, balanced, classes, label_presence, scene_presence
 from rsqa.evaluate.metrics import Score
-from rsqa.evaluate.nano import Report, as_text, ask, hits, score
+from rsqa.evaluate.nano import Report, as_text, ask, by_question, hits, score
 from rsqa.evaluate.probe import probe_hits
 from rsqa.tasks.question import YES_NO, Question
 from rsqa.train.data import Picture
@@ -79,6 +79,17 @@ def test_score_stands_beside_blind_and_constant():
     assert got.constant < 1.0
 
 
+def test_accuracy_by_question_has_the_best_first():
+    items = item_set()
+    right = np.array([item.question.text == "What is it?" or item.gold == "yes" for item in items.items])
+    above = {text: np.mean([i.gold == "yes" for i in items.items if i.question.text == text]) for text in (
+        "Is it above 50?", "Is it above 150?")}  # fmt: skip
+    assert dict(by_question(items, right)) == {"What is it?": 1.0, **above}
+    assert [text for text, _ in by_question(items, right)] == ["What is it?", "Is it above 50?", "Is it above 150?"]
+    alone = replace(items, items=items.items[:1])
+    assert by_question(alone, right[:1]) == ()
+
+
 def test_off_list_is_wrong():
     items = item_set()
     engine = Seer()
@@ -132,10 +143,11 @@ def test_scene_items_are_balanced_and_the_probe_sees_only_colour():
 
 
 def test_table_shows_a_missed_bar():
-    missed = Score("UC Merced labels", 10, 0.5, 0.4, 0.6, 0.5, 0.5, 0.7)
+    missed = Score("UC Merced labels", 10, 0.5, 0.4, 0.6, 0.5, 0.5, 0.7, by_question=(("Is there a ship?", 0.25),))
     text = as_text(Report("m", (missed,), (("yesno", 0.1),)))
     assert "0.70 !" in text
     assert "yesno 0.100" in text
+    assert "Is there a ship? 0.25" in text
 
 
 @pytest.mark.parametrize("label", sorted(LABEL_QUESTIONS))

@@ -15,6 +15,7 @@ from rsqa.errors import PlanMismatch, SourceChanged
 from rsqa.raster.grid import Layout
 from rsqa.raster.source import Level, RasterSource
 from rsqa.raster.stretch import Stretch
+from rsqa.run import request
 from rsqa.run.plan import Parts, Plan, PlannedSource, check_same
 from rsqa.tasks.question import YES_NO, Question
 
@@ -127,3 +128,23 @@ def test_adding_a_question_changes_no_other_rows_id():
     assert two.processing_id(two.sources[0], WATER) != two.processing_id(two.sources[0], ships)
     renamed = replace(WATER, id="w")
     assert one.processing_id(one.sources[0], renamed) == one.processing_id(one.sources[0], WATER)
+
+
+class StallingEngine:
+    """Takes a millisecond a tile on a clock of its own, and once, at its second call, five seconds more."""
+
+    def __init__(self):
+        self.now, self.calls = 0.0, 0
+
+    def prepare(self, questions, tile_shape, batch):
+        return self
+
+    def answer(self, chips, valid=None):
+        self.calls += 1
+        self.now += 0.001 * len(chips) + (5 if self.calls == 2 else 0)
+
+
+def test_one_stall_does_not_make_small_parts(monkeypatch):
+    engine = StallingEngine()
+    monkeypatch.setattr(request.time, "perf_counter", lambda: engine.now)
+    assert request.probe(engine, [], 112, 32) == pytest.approx(0.001)
