@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from shlex import quote
+from typing import TYPE_CHECKING
 
 from rsqa.cli.output import emit, emit_json, log, plain, table
 from rsqa.cli.progress import clock
 from rsqa.errors import ExitCode
-from rsqa.run.report import QuestionSummary, RunReport
+from rsqa.run.report import RunReport
+
+if TYPE_CHECKING:
+    from rsqa.sinks.summary import QuestionSummary  # the command line starts without pyarrow
 
 MOST_ANSWERS = 8
 """Answers of a question that are listed, the most frequent first."""

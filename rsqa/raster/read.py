@@ -1,10 +1,9 @@
-"""From a block of tiles to chips: one read, cut in memory."""
+"""From a block of tiles to chips: one read, cut in memory as they are wanted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Literal
 
 import numpy as np
@@ -19,11 +18,13 @@ from rsqa.raster.tiff import BlockTable
 
 ReadError = Literal["block_unreadable"]
 """Why a tile could not be read: a file block under its window can't be decoded or has lost its size."""
+STRETCHED_ROWS = 128
+"""Rows of a block that are stretched at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chips:
-    """The tiles of a block, cut and ready for a model. N tiles, T = the grid's window_px."""
+    """Tiles, cut and ready for a model. N tiles, T = the grid's window_px."""
 
     tiles: NDArray[np.int32]
     """(N, 2) tile row and column, row by row."""
@@ -35,10 +36,69 @@ class Chips:
     """(N,) valid share of the core; NaN where the tile could not be read."""
     error: NDArray[np.object_]
     """(N,) None or a ReadError."""
-    seconds: float
-    """Wall time of reading and cutting."""
-    bytes_read: int
-    """Raw bytes that came out of the file, decoded."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sheet:
+    """A block as it was read. Chips are cut out of it when they are wanted: a block's pixels are held once."""
+
+    tiles: tuple[Tile, ...]
+    chip_px: int
+    window: Window
+    """What `pixels` show."""
+    pixels: NDArray[np.uint8] | None
+    """(C, H, W) colours, C = 3 or 1, 0 where invalid; None when nothing is there."""
+    valid: NDArray[np.bool_] | None
+    """(H, W); None when all pixels are valid."""
+    unread: frozenset[int]
+    """Positions of the tiles that could not be read."""
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def chips(self, first: int = 0, end: int | None = None) -> Chips:
+        """Cut the tiles at positions first to end - 1, by default all."""
+        tiles = self.tiles[first:end]
+        masks = [self._mask(first + i) for i in range(len(tiles))]
+        errors: list[ReadError | None] = ["block_unreadable" if first + i in self.unread else None
+                                          for i in range(len(tiles))]  # fmt: skip
+        shares = [np.nan if error else _core_share(mask, tile)
+                  for error, mask, tile in zip(errors, masks, tiles, strict=True)]  # fmt: skip
+        return Chips(
+            tiles=np.array([(tile.row, tile.col) for tile in tiles], np.int32).reshape(-1, 2),
+            pixels=self._cut(tiles, masks),
+            valid=self._valid(tiles, masks),
+            valid_frac=np.array(shares, np.float32),
+            error=np.array(errors, object),
+        )
+
+    def _mask(self, position: int) -> NDArray[np.bool_] | bool:
+        """(h, w) valid pixels of a window, or one word for all of it."""
+        if self.pixels is None or position in self.unread:
+            return False
+        if self.valid is None:
+            return True
+        mask = self.valid[self.tiles[position].window.within(self.window).slices]
+        return True if mask.all() else mask
+
+    def _cut(self, tiles: Sequence[Tile], masks: Sequence[NDArray[np.bool_] | bool]) -> NDArray[np.uint8]:
+        chips = np.zeros((len(tiles), 3, self.chip_px, self.chip_px), np.uint8)
+        for chip, tile, mask in zip(chips, tiles, masks, strict=True):
+            if self.pixels is not None and mask is not False:
+                rows, cols = tile.window.within(self.window).slices
+                # Grey (1, h, w) fills all three.
+                chip[:, : tile.window.height, : tile.window.width] = self.pixels[:, rows, cols]
+        return chips
+
+    def _valid(self, tiles: Sequence[Tile], masks: Sequence[NDArray[np.bool_] | bool]) -> NDArray[np.bool_] | None:
+        side = self.chip_px
+        unpadded = all((tile.window.height, tile.window.width) == (side, side) for tile in tiles)
+        if unpadded and all(mask is True for mask in masks):
+            return None
+        valid = np.zeros((len(tiles), side, side), bool)
+        for mask, tile, target in zip(masks, tiles, valid, strict=True):
+            target[: tile.window.height, : tile.window.width] = mask
+        return valid
 
 
 def choose_level(source: RasterSource, tile_px: int, side_px: int, overlap_px: int = 0) -> int:
@@ -60,33 +120,61 @@ def level_grid(source: RasterSource, tile_px: int, factor: int, overlap_px: int 
     return TileGrid(level.height, level.width, tile_px // factor, overlap_px // factor)
 
 
-def read_block(source: RasterSource, grid: TileGrid, block: Block, stretch: Stretch, factor: int) -> Chips:
+def read_block(source: RasterSource, grid: TileGrid, block: Block, stretch: Stretch, factor: int) -> Sheet:
     """Read one block of the grid of level `factor` (see level_grid).
 
     A file block that can't be decoded costs the tiles whose windows touch it: they get an error, the others are read.
     Raises SourceChanged when the file was replaced, written to or is gone.
     """
-    started = perf_counter()
     table = block_table(source, factor)
-    sheet = _Sheet(source, grid, block, stretch)
+    tiles = tuple(grid.tile(row, col) for row, col in block.tiles())
     window = block.window(grid)
+    unread: set[int] = set()
     with rasterio.Env(**gdal_env(sidecars=source.sidecars)):
-        if source.palette:
-            sheet.colours = palette(source)
+        colours = palette(source) if source.palette else None
         try:
-            sheet.put(range(len(sheet.tiles)), _read(source, table, window, factor), window)
+            raw = _read(source, table, window, factor)
+            frame = None if raw is None else _coloured(raw, stretch, colours)
         except GDAL_ERRORS:
             reopen(source)
-            for i, tile in enumerate(sheet.tiles):
+            frame = RawPixels(np.zeros((3, window.height, window.width), np.uint8),
+                              np.zeros((window.height, window.width), bool))  # fmt: skip
+            for i, tile in enumerate(tiles):
                 try:
-                    sheet.put([i], _read(source, table, tile.window, factor), tile.window)
+                    raw = _read(source, table, tile.window, factor)
                 except GDAL_ERRORS:
-                    sheet.fail(i)
+                    unread.add(i)
+                    continue
+                if raw is not None:
+                    _paste(_coloured(raw, stretch, colours), frame, tile.window.within(window))
     if table is not None:
-        for i, tile in enumerate(sheet.tiles):
-            if table.touched(tile.window).odd.any():  # GDAL reads such a block as zeros and says nothing
-                sheet.fail(i)
-    return sheet.chips(perf_counter() - started)
+        # GDAL reads such a block as zeros and says nothing.
+        unread.update(i for i, tile in enumerate(tiles) if table.touched(tile.window).odd.any())
+    pixels, valid = (None, None) if frame is None else (frame.pixels, frame.valid)
+    return Sheet(tiles, grid.window_px, window, pixels, valid, frozenset(unread))
+
+
+def _coloured(raw: RawPixels, stretch: Stretch, colours: NDArray[np.uint8] | None) -> RawPixels:
+    """uint8 colours of raw pixels, some rows at a time: what arithmetic needs in between is far larger than either."""
+    if colours is None and stretch.identity and raw.valid is None:
+        return RawPixels(stretch.apply(raw.pixels, None), None)
+    _, height, width = raw.pixels.shape
+    done = np.empty((len(raw.pixels) if colours is None else 3, height, width), np.uint8)
+    for row in range(0, height, STRETCHED_ROWS):
+        rows = slice(row, row + STRETCHED_ROWS)
+        mask = None if raw.valid is None else raw.valid[rows]
+        if colours is None:
+            done[:, rows] = stretch.apply(raw.pixels[:, rows], mask)
+        else:  # colours of a palette are not stretched
+            done[:, rows] = Stretch().apply(colours[raw.pixels[0, rows]].transpose(2, 0, 1), mask)
+    return RawPixels(done, raw.valid)
+
+
+def _paste(part: RawPixels, frame: RawPixels, where: Window) -> None:
+    rows, cols = where.slices
+    frame.pixels[:, rows, cols] = part.pixels
+    assert frame.valid is not None
+    frame.valid[rows, cols] = True if part.valid is None else part.valid
 
 
 def _read(source: RasterSource, table: BlockTable | None, window: Window, factor: int) -> RawPixels | None:
@@ -102,72 +190,6 @@ def _read(source: RasterSource, table: BlockTable | None, window: Window, factor
         return raw
     present = ~part.spread(sparse, window)
     return RawPixels(raw.pixels, present if raw.valid is None else raw.valid & present)
-
-
-class _Sheet:
-    """Chips in the making: what has not been put stays 0 and invalid."""
-
-    def __init__(self, source: RasterSource, grid: TileGrid, block: Block, stretch: Stretch) -> None:
-        self.tiles = [grid.tile(row, col) for row, col in block.tiles()]
-        self.stretch = stretch
-        self.colours: NDArray[np.uint8] | None = None
-        """(n, 3) of a palette; colours are not stretched."""
-        n, side = len(self.tiles), grid.window_px
-        self.pixels = np.zeros((n, 3, side, side), np.uint8)
-        self.masks: list[NDArray[np.bool_] | bool] = [False] * n
-        """Of each window: (h, w), or one word for all of it."""
-        self.error = np.full(n, None, dtype=object)
-        self.bytes_read = 0
-
-    def put(self, tiles: Iterable[int], raw: RawPixels | None, origin: Window) -> None:
-        """Cut tiles out of what was read for `origin`; None = nothing is there."""
-        if raw is not None:
-            self.bytes_read += raw.pixels.nbytes
-            for i in tiles:
-                self._cut(i, raw, origin)
-
-    def _cut(self, i: int, raw: RawPixels, origin: Window) -> None:
-        window = self.tiles[i].window
-        rows, cols = window.within(origin).slices
-        pixels = raw.pixels[:, rows, cols]
-        mask = None if raw.valid is None else raw.valid[rows, cols]
-        if self.colours is None:
-            rgb = self.stretch.apply(pixels, mask)
-        else:
-            rgb = Stretch().apply(self.colours[pixels[0]].transpose(2, 0, 1), mask)  # (3, h, w)
-        self.pixels[i, :, : window.height, : window.width] = rgb  # grey (1, h, w) fills all three
-        self.masks[i] = True if mask is None or mask.all() else mask
-
-    def fail(self, i: int) -> None:
-        """Tile i could not be read."""
-        error: ReadError = "block_unreadable"
-        self.error[i] = error
-        self.pixels[i] = 0
-        self.masks[i] = False
-
-    def chips(self, seconds: float) -> Chips:
-        """All tiles together."""
-        shares = [_core_share(mask, tile) for mask, tile in zip(self.masks, self.tiles, strict=True)]
-        unread = [error is not None for error in self.error]
-        return Chips(
-            tiles=np.array([(tile.row, tile.col) for tile in self.tiles], np.int32),
-            pixels=self.pixels,
-            valid=self._valid(),
-            valid_frac=np.where(unread, np.nan, shares).astype(np.float32),
-            error=self.error,
-            seconds=seconds,
-            bytes_read=self.bytes_read,
-        )
-
-    def _valid(self) -> NDArray[np.bool_] | None:
-        side = self.pixels.shape[-1]
-        unpadded = all((tile.window.height, tile.window.width) == (side, side) for tile in self.tiles)
-        if unpadded and all(mask is True for mask in self.masks):
-            return None
-        valid = np.zeros((len(self.tiles), side, side), bool)
-        for mask, tile, target in zip(self.masks, self.tiles, valid, strict=True):
-            target[: tile.window.height, : tile.window.width] = mask
-        return valid
 
 
 def _core_share(mask: NDArray[np.bool_] | bool, tile: Tile) -> float:

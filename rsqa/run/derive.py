@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 import rsqa
 from rsqa.run.folder import part_path
 from rsqa.run.plan import Parts, Plan
-from rsqa.run.work import Span
+from rsqa.run.trace import Trace
 from rsqa.sinks.finish import FinishInputs, finish
 from rsqa.sinks.summary import AnswersSummary, QuestionSummary
 from rsqa.sinks.tiling import TiledSource
@@ -25,16 +24,16 @@ LIBRARIES = ("torch", "transformers", "rasterio", "numpy", "pyarrow", "zarr")
 """Those whose version can change a byte of the outputs."""
 
 
-def derive(
-    out: Path, plan: Plan, parts: Parts, spans: Sequence[tuple[int, Span]], facts: Mapping[str, Any]
-) -> AnswersSummary:
+def derive(out: Path, plan: Plan, parts: Parts, trace: Trace, facts: Mapping[str, Any]) -> AnswersSummary:
     """Write the tables, the cube and the item; all parts must be committed.
 
-    `spans` (part, what was done) become performance.parquet; `facts` are what this run was like, for run.json.
+    `trace` becomes performance.parquet; `facts` are what this run was like, for run.json.
     """
     software = {"rsqa": rsqa.__version__, **{name: version(name) for name in LIBRARIES}}
-    if spans:
-        write_whole(out / "performance.parquet", lambda temporary: _write_spans(temporary, spans))
+    if len(trace):
+        write_whole(
+            out / "performance.parquet", lambda temporary: pq.write_table(trace.table(), temporary, compression="zstd")
+        )
     inputs = FinishInputs(
         plan_id=plan.plan_id,
         sources=tuple(
@@ -74,15 +73,3 @@ def whole_summary(out: Path, plan_id: str) -> AnswersSummary | None:
     if run["plan_id"] != plan_id or not (out / "answers.parquet").exists():
         return None
     return AnswersSummary(n_rows=summary["n_rows"], tiles=summary["tiles"], questions=questions)
-
-
-def _write_spans(path: Path, spans: Sequence[tuple[int, Span]]) -> None:
-    """One row per stage of a part: who did it from when to when, seconds since the epoch."""
-    columns = {
-        "part": pa.array([number for number, _ in spans], pa.int32()),
-        "stage": [span.stage for _, span in spans],
-        "start": [span.start for _, span in spans],
-        "end": [span.end for _, span in spans],
-        "slot": pa.array([span.slot for _, span in spans], pa.int64()),
-    }
-    pq.write_table(pa.table(columns), path, compression="zstd")

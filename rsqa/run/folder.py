@@ -1,6 +1,6 @@
 """The output folder: where things lie, and that one run at a time writes them.
 
-DIR/plan.json            what fixes the bytes of the parts
+DIR/plan.json, sources.parquet   what fixes the bytes of the parts
 DIR/parts/00000000.parquet …   the commits and the ledger
 DIR/answers.parquet, tiles.zarr, performance.parquet, item.json, run.json   derived from the parts
 DIR/.rsqa.lock           held while a run writes
@@ -17,9 +17,11 @@ from pathlib import Path
 
 from rsqa.errors import OutputError, OutputLocked
 from rsqa.run.plan import Plan
+from rsqa.run.sources import read_sources, write_sources
 from rsqa.sinks.whole import discard, write_whole
 
 PLAN = "plan.json"
+SOURCES = "sources.parquet"
 PARTS = "parts"
 LOCK = ".rsqa.lock"
 DERIVED = ("item.json", "run.json", "answers.parquet", "tiles.zarr", "performance.parquet")
@@ -54,7 +56,7 @@ def locked(out: Path) -> Iterator[None]:
 def clear(out: Path) -> None:
     """Remove what a run wrote, and nothing else that lies in the folder."""
     discard(out / PLAN)  # first: parts without a plan mean nothing, a plan without parts is a fresh run
-    for name in DERIVED:
+    for name in (SOURCES, *DERIVED):
         discard(out / name)
     for path in (out / PARTS).glob("[0-9]" * 8 + ".parquet"):
         path.unlink()
@@ -63,16 +65,25 @@ def clear(out: Path) -> None:
 def read_plan(out: Path) -> Plan:
     """The plan that the folder was made for. OutputError when there is none, or none that can be read."""
     try:
-        return Plan.from_json(json.loads((out / PLAN).read_text(encoding="utf-8")))
+        facts = json.loads((out / PLAN).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise OutputError(f"{str(out)!r} holds no {PLAN}; is it the output of `rsqa ask`?") from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(out, error) from error
+    try:
+        return Plan.from_json(facts, read_sources(out / SOURCES))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"the plan in {str(out)!r} can't be read ({error}); start anew with --overwrite") from error
+        raise _unreadable(out, error) from error
+
+
+def _unreadable(out: Path, error: Exception) -> OutputError:
+    return OutputError(f"the plan in {str(out)!r} can't be read ({error}); start anew with --overwrite")
 
 
 def write_plan(out: Path, plan: Plan) -> None:
     """Store the plan; parts that are there from now on belong to it."""
     text = json.dumps(plan.to_json(), indent=1, ensure_ascii=False)
+    write_whole(out / SOURCES, lambda temporary: write_sources(temporary, plan.sources))
     write_whole(out / PLAN, lambda temporary: _write_text(temporary, text))
 
 

@@ -15,9 +15,10 @@ from typing import Any
 from rsqa.errors import ExitCode, InputError, ModelError, OutputError, RsqaError, UsageError
 from rsqa.run.execute import Crashed, Stop
 from rsqa.run.plan import Parts, Plan
-from rsqa.run.report import Progress, QuestionSummary, RunReport
+from rsqa.run.report import Progress, RunReport
 from rsqa.run.request import Draft
-from rsqa.run.work import Done, Failed, Span
+from rsqa.run.trace import Trace
+from rsqa.run.work import Done, Failed
 from rsqa.sinks.summary import AnswersSummary
 
 _ERRORS = {
@@ -37,8 +38,8 @@ class Ledger:
         self.started = time.monotonic()
         self.started_at = datetime.now(UTC)
         self.failed: dict[int, Failed] = {}
-        self.spans: list[tuple[int, Span]] = []
-        """(part, span) of everything that was done, for the performance table."""
+        self.trace = Trace()
+        """Everything that was done, for the performance table."""
         self.model_calls = 0
         """Batches that went through the model."""
         self._began = self._last = self.started
@@ -76,7 +77,7 @@ class Ledger:
         self.model_calls += done.model_calls
         for span in done.spans:
             self._seconds[span.stage] += span.end - span.start
-            self.spans.append((number, span))
+        self.trace.add(number, done.spans)
 
     @property
     def complete(self) -> bool:
@@ -140,7 +141,6 @@ class Ledger:
     ) -> RunReport:
         """What the run came to; `summary` is None when parts are missing still."""
         progress = self.progress
-        texts = {question.id: question for question in plan.questions}
         return RunReport(
             out=out,
             exit_code=self._exit_code(drafted, summary, stop),
@@ -149,17 +149,7 @@ class Ledger:
             n_parts=len(parts),
             parts_resumed=len(parts) - self._todo,
             tiles_by_status=summary.tiles if summary else {},
-            questions=tuple(
-                QuestionSummary(
-                    id=q.id,
-                    text=texts[q.id].text,
-                    kind=texts[q.id].kind,
-                    counts=q.counts,
-                    statuses=q.statuses,
-                    mean_confidence=q.mean_confidence,
-                )
-                for q in (summary.questions if summary else ())
-            ),
+            questions=summary.questions if summary else (),
             elapsed_s=time.monotonic() - self.started,
             tiles_per_s=progress.tiles_done / progress.working_s if progress.tiles_done else 0.0,
             mpx_per_s=progress.mpx_done / progress.working_s if progress.tiles_done else 0.0,

@@ -64,7 +64,7 @@ def ask(
             _execute(Job(str(out), plan.plan_id, drafted.device), todo, request.workers, ledger, stop)
             ledger.raise_failures()
             if ledger.complete and summary is None:
-                summary = derive(out, plan, parts, ledger.spans, ledger.facts())
+                summary = derive(out, plan, parts, ledger.trace, ledger.facts())
         return ledger.report(out, plan, parts, drafted, summary, stop)
 
 
@@ -82,7 +82,7 @@ def finish(out: Path) -> RunReport:
                 f"again to do the rest (each file in {PARTS}/ is a GeoParquet of its own)"
             )
         ledger.begin(parts, missing)
-        summary = derive(out, plan, parts, ledger.spans, ledger.facts())
+        summary = derive(out, plan, parts, ledger.trace, ledger.facts())
         return ledger.report(out, plan, parts, None, summary, Stop())
 
 

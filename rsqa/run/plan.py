@@ -1,7 +1,7 @@
 """The plan: everything that fixes the bytes of the parts, and how parts are numbered.
 
-A plan is made once, hashed to `plan_id` and stored as plan.json. Parts are implicit: a number leads to the blocks of
-tiles that it stands for, so a plan of 10^7 tiles costs kilobytes.
+A plan is made once, hashed to `plan_id` and stored in the output folder. Parts are implicit: a number leads to the
+blocks of tiles that it stands for, so a plan of 10^7 tiles costs kilobytes.
 """
 
 from __future__ import annotations
@@ -77,11 +77,10 @@ class Plan:
     """Tiles in a part, about."""
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, as plan.json holds it."""
+        """Everything but the sources, as plan.json holds it."""
         return {
             "format": FORMAT,
             "rsqa": rsqa.__version__,
-            "sources": [{"tile_px": s.tile_px, "factor": s.factor, "source": s.source.to_json()} for s in self.sources],
             "questions": [asdict(q) for q in self.questions],
             "stretch": self.stretch.to_json(),
             "scale": self.scale,
@@ -95,14 +94,12 @@ class Plan:
         }
 
     @classmethod
-    def from_json(cls, raw: dict[str, Any]) -> Plan:
+    def from_json(cls, raw: dict[str, Any], sources: tuple[PlannedSource, ...]) -> Plan:
         """The inverse of `to_json`. PlanMismatch for a format that this version does not know."""
         if raw.get("format") != FORMAT:
             raise PlanMismatch(f"the plan has format {raw.get('format')!r}, this rsqa reads {FORMAT}; use --overwrite")
         return cls(
-            sources=tuple(
-                PlannedSource(RasterSource.from_json(s["source"]), s["tile_px"], s["factor"]) for s in raw["sources"]
-            ),
+            sources=sources,
             questions=tuple(Question(q["id"], q["text"], q["kind"], tuple(q["options"])) for q in raw["questions"]),
             stretch=Stretch.from_json(raw["stretch"]),
             scale=raw["scale"],
@@ -116,11 +113,11 @@ class Plan:
         )
 
     def identity(self) -> dict[str, Any]:
-        """`to_json` without what may differ while the bytes stay: where the files and the model lie."""
-        facts = self.to_json() | {"model": self._model_identity()}
-        for planned in facts["sources"]:
-            del planned["source"]["path"]
-        return facts
+        """All facts without what may differ while the bytes stay: where the files and the model lie."""
+        sources = [{"tile_px": s.tile_px, "factor": s.factor, **s.source.to_json()} for s in self.sources]
+        for facts in sources:
+            del facts["path"]
+        return {**self.to_json(), "sources": sources, "model": self._model_identity()}
 
     def _model_identity(self) -> dict[str, Any]:
         return {name: fact for name, fact in self.model.to_json().items() if name != "folder"}

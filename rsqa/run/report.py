@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rsqa.errors import ExitCode
+
+if TYPE_CHECKING:
+    from rsqa.sinks.summary import QuestionSummary  # the command line starts without pyarrow
 
 Bottleneck = Literal["reading", "model"]
 
@@ -40,21 +43,6 @@ class Progress:
     def bottleneck(self) -> Bottleneck:
         """What a slot spends most of its time on."""
         return "model" if self.model_s + self.wait_s >= self.read_s else "reading"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuestionSummary:
-    """What came out for one question, over all tiles."""
-
-    id: str
-    text: str
-    kind: str
-    counts: Mapping[str, int]
-    """Answer -> tiles, for closed questions in the order of their options."""
-    statuses: Mapping[str, int]
-    """Status -> tiles; together all tiles."""
-    mean_confidence: Mapping[str, float]
-    """Answer -> mean over its tiles; answers without a confidence are absent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,12 +45,16 @@ class Job:
     device: str
 
 
+STAGES = ("read", "wait", "model", "write")
+"""What a slot does; it waits for the model while another slot has it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """Something a slot did, for the trace: seconds since the epoch."""
 
     stage: str
-    """read, wait (for the model), model or write."""
+    """One of STAGES."""
     start: float
     end: float
     slot: int
@@ -149,11 +153,14 @@ def _do_part(bench: _Bench, job: Job, number: int) -> Done:
         grid = planned.level_grid
         for block in blocks:
             with clock.stage("read"):
-                chips = read_block(planned.source, grid, bench.parts.block(source, block), plan.stretch, planned.factor)
-            tiles = _Seen.of(chips, plan.min_valid)
-            kept = slice(None) if tiles.ok.all() else tiles.ok  # a slice copies nothing
-            model.add(chips.pixels[kept], None if chips.valid is None else chips.valid[kept])
-            looked.append(tiles)
+                sheet = read_block(planned.source, grid, bench.parts.block(source, block), plan.stretch, planned.factor)
+            for first in range(0, len(sheet), plan.batch):
+                with clock.stage("read"):
+                    chips = sheet.chips(first, first + plan.batch)
+                tiles = _Seen.of(chips, plan.min_valid)
+                kept = slice(None) if tiles.ok.all() else tiles.ok  # a slice copies nothing
+                model.add(chips.pixels[kept], None if chips.valid is None else chips.valid[kept])
+                looked.append(tiles)
         seen.append((planned, _Seen.join(looked)))
     replies = model.finish()
     rows, begin = [], 0

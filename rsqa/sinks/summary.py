@@ -23,6 +23,8 @@ class QuestionSummary:
     """What came out for one question, over all tiles."""
 
     id: str
+    text: str
+    kind: str
     counts: Mapping[str, int]
     """Answer -> tiles, in the order of the options; answers never given and those to open questions are absent."""
     mean_confidence: Mapping[str, float]
@@ -81,6 +83,8 @@ class Tally:
         cells = {option: self.cells.get((question.id, "ok", option), np.zeros(3)) for option in question.options}
         return QuestionSummary(
             id=question.id,
+            text=question.text,
+            kind=question.kind,
             counts={option: int(n) for option, (n, _, _) in cells.items() if n},
             mean_confidence={option: float(total / n) for option, (_, total, n) in cells.items() if n},
             statuses={status: statuses[status] for status in STATUSES if statuses[status]},

@@ -13,7 +13,8 @@ from rsqa.cli.options import parse_duration
 from rsqa.cli.summary import report_lines
 from rsqa.errors import ExitCode
 from rsqa.run import pipeline
-from rsqa.run.report import PlanReport, QuestionSummary, RunReport, SourceSummary
+from rsqa.run.report import PlanReport, RunReport, SourceSummary
+from rsqa.sinks.summary import QuestionSummary
 
 WATER = QuestionSummary(
     id="water",

@@ -26,7 +26,7 @@ def read_all(source, tile_px, *, overlap_px=0, stretch=None, factor=1, max_tiles
     stretch = stretch or fit_stretch([source])
     found = {}
     for block in blocks:
-        chips = read_block(source, grid, block, stretch, factor)
+        chips = read_block(source, grid, block, stretch, factor).chips()
         for i, (row, col) in enumerate(chips.tiles.tolist()):
             valid = np.ones(chips.pixels.shape[2:], bool) if chips.valid is None else chips.valid[i]
             found[row, col] = chips.pixels[i], valid, float(chips.valid_frac[i]), chips.error[i]

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
+from datetime import UTC, datetime
 
+import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,12 +13,14 @@ from pyproj import CRS
 
 from rsqa.engines.cards import CARDS
 from rsqa.engines.registry import ModelRef
-from rsqa.errors import PlanMismatch, SourceChanged
+from rsqa.errors import OutputError, PlanMismatch, SourceChanged
 from rsqa.raster.grid import Layout
-from rsqa.raster.source import Level, RasterSource
+from rsqa.raster.source import BlockFacts, Level, RasterSource
 from rsqa.raster.stretch import Stretch
 from rsqa.run import request
+from rsqa.run.folder import read_plan, write_plan
 from rsqa.run.plan import Parts, Plan, PlannedSource, check_same
+from rsqa.run.sources import SCHEMA
 from rsqa.tasks.question import YES_NO, Question
 
 UTM = [CRS.from_epsg(epsg).to_wkt() for epsg in (32631, 32632)]
@@ -77,11 +81,46 @@ def test_ten_million_tiles_cost_nothing():
     assert sum(parts.n_tiles(n) for n in range(0, len(parts), 100)) > 0
 
 
-def test_json_round_trip_keeps_the_id():
-    made = plan(source("a.tif", 1000, 900), source("b.tif", 50, 60, UTM[1]))
-    again = Plan.from_json(json.loads(json.dumps(made.to_json())))
+def full(name: str) -> RasterSource:
+    """Every field that may be empty is filled."""
+    return replace(
+        source(name, 5000, 7000), bands=(4, 3, 1), band_names=("red", "grün", "b1"), mask="alpha", alpha_band=5,
+        nodata=-9999.5, acquired=datetime(2024, 5, 6, 7, 8, 9, 120, tzinfo=UTC), sidecars=True,
+        blocks=BlockFacts(1 << 40, 1, 2, 3), notes=("one", "two"), gsd_m=1 / 3,
+        transform=(1 / 3, 1e-9, 5e5, 0.0, -0.1, 5e6),
+        levels=(*source(name, 5000, 7000).levels, Level(4, 0, 1250, 1750, Layout(16, 1750, False, True))),
+    )  # fmt: skip
+
+
+def test_a_stored_plan_comes_back_whole(tmp_path):
+    made = plan(source("a.tif", 1000, 900), full("dir/b.tif"), source("c.tif", 50, 60, UTM[1]))
+    write_plan(tmp_path, made)
+    again = read_plan(tmp_path)
     assert again == made
     assert again.plan_id == made.plan_id
+    table = pandas.read_parquet(tmp_path / "sources.parquet")
+    assert table["name"].tolist() == ["a.tif", "dir/b.tif", "c.tif"]
+    assert table["width"].tolist() == [900, 7000, 60]
+    assert "sources" not in json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("nodata", [float("nan"), float("-inf"), 1e-45, -3.4028234663852886e38])
+def test_nodata_survives_to_the_last_bit(tmp_path, nodata):
+    write_plan(tmp_path, plan(replace(source("a.tif", 10, 10), nodata=nodata)))
+    assert repr(read_plan(tmp_path).sources[0].source.nodata) == repr(nodata)
+
+
+def test_the_table_holds_every_field_of_a_source():
+    columns = {f.name for f in fields(RasterSource)} | {"tile_px", "factor"}
+    assert set(SCHEMA.names) == columns
+
+
+@pytest.mark.parametrize("damage", [lambda f: f.unlink(), lambda f: f.write_bytes(f.read_bytes()[:-9])])
+def test_a_damaged_table_of_sources_is_an_output_error(tmp_path, damage):
+    write_plan(tmp_path, plan(source("a.tif", 1000, 900)))
+    damage(tmp_path / "sources.parquet")
+    with pytest.raises(OutputError, match="--overwrite"):
+        read_plan(tmp_path)
 
 
 def test_moving_files_keeps_the_id_and_anything_else_changes_it():
