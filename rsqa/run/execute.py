@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from rsqa.errors import RsqaError
+from rsqa.run import heap
 
 R = TypeVar("R")
 
@@ -125,9 +126,9 @@ def dask_executor(workers: int | None) -> Iterator[tuple[Executor, int]]:
         "distributed.scheduler.no-workers-timeout": "120s",  # null by default: a run without workers would hang
     }
     threads = str(max(1, (os.cpu_count() or 1) // (workers or 1)))  # Dask's own choice for a process is one
-    settings |= {f"distributed.nanny.pre-spawn-environ.{name}_NUM_THREADS": threads for name in ("OMP", "MKL")}
+    environment = heap.ENVIRONMENT | {f"{name}_NUM_THREADS": threads for name in ("OMP", "MKL")}
+    settings |= {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in environment.items()}
     size = {"n_workers": 1, "processes": False} if workers is None else {"n_workers": workers, "processes": True}
-    settings["distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX"] = "1"
     with ExitStack() as closing:
         closing.enter_context(dask.config.set(settings))
         # Port 0: two runs on one machine must coexist; the loopback: nobody else on the network is to look on.

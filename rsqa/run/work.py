@@ -26,7 +26,6 @@ from rsqa.errors import ExitCode, RsqaError
 from rsqa.raster.read import Chips, read_block
 from rsqa.raster.source import check_unchanged, footprint
 from rsqa.run.folder import part_path, read_plan
-from rsqa.run.heap import trim_heap
 from rsqa.run.plan import Parts, Plan, PlannedSource
 from rsqa.sinks.part import PartRows, QuestionColumns, Receipt, write_part
 from rsqa.tasks.parse import Answers, answers
@@ -140,8 +139,6 @@ def do_part(job: Job, number: int) -> Done | Failed:
         return Failed(str(error), error.exit_code)
     except Exception as error:
         return Failed(f"part {number}: {type(error).__name__}: {error}", ExitCode.UNEXPECTED, traceback.format_exc())
-    finally:
-        trim_heap()
 
 
 def _do_part(bench: _Bench, job: Job, number: int) -> Done:
@@ -244,7 +241,6 @@ class _Batches:
             self.calls += 1
         finally:
             MODEL.release()
-            trim_heap()
 
 
 def _rows(plan: Plan, planned: PlannedSource, tiles: _Seen, replies: list[Replies]) -> PartRows:
