@@ -52,7 +52,7 @@ def ask(
     out = request.folder
     with locked(out):
         plan, parts = _stored_or_new(out, request, drafted)
-        if plan.scale == "auto" and plan.stretch == BLIND:
+        if _blind(plan):
             note(NOTHING_TO_STRETCH)
         todo = _missing(out, plan, parts, request.retry_errors)
         ledger.begin(parts, todo)
@@ -110,8 +110,16 @@ def plan(request: AskRequest) -> PlanReport:
         plan_id=made.plan_id,
         seconds_expected=seconds,
         bytes_expected=BYTES_PER_ANSWER * drafted.n_tiles * len(made.questions),
-        warnings=(*(str(error) for _, error in drafted.failed), *drafted.notes),
+        warnings=(
+            *(str(error) for _, error in drafted.failed),
+            *drafted.notes,
+            *([NOTHING_TO_STRETCH] if _blind(made) else []),
+        ),
     )  # fmt: skip
+
+
+def _blind(plan: Plan) -> bool:
+    return plan.scale == "auto" and plan.stretch == BLIND
 
 
 def _stored_or_new(out: Path, request: AskRequest, drafted: Draft) -> tuple[Plan, Parts]:

@@ -130,6 +130,7 @@ def test_a_stretch_that_saw_nothing_is_said(tmp_path):
     notes: list[str] = []
     empty = raster(tmp_path / "a.tif", np.zeros((3, 300, 300), np.uint16), nodata=0)
     ask(request(tmp_path, empty), on_note=notes.append)
+    assert plan(request(tmp_path, empty)).warnings == tuple(notes)
     assert any("--scale" in note for note in notes)
     notes.clear()
     ask(request(tmp_path, empty, scale="0,3000", overwrite=True), on_note=notes.append)
