@@ -21,8 +21,8 @@ from rsqa.tasks.question import Question
 from rsqa.train.data import read_parquet, ucm_labels
 
 BARS = {"labels": 0.70, "ucm": 0.60, "aid": 0.45, "scenes": 0.90}
-FEW = 20
-"""Questions of a set that are reported one by one."""
+FEWEST = 30
+"""Items of a question for which its own accuracy is worth telling."""
 GREY = 128
 BATCH = 64
 PROBE_SEED = 500_000
@@ -78,11 +78,11 @@ def score(engine: Engine, items: ItemSet, fit: ItemSet, bar: float | None, note:
 
 
 def by_question(items: ItemSet, right: NDArray[np.bool_]) -> tuple[tuple[str, float], ...]:
-    """Accuracy question by question, the best first; nothing where there is one question or more than `FEW`."""
+    """Accuracy question by question, the best first; nothing where there is one, or one of few items."""
     hit: dict[str, list[bool]] = {}
     for item, one in zip(items.items, right.tolist(), strict=True):
         hit.setdefault(item.question.text, []).append(one)
-    if not 1 < len(hit) <= FEW:
+    if len(hit) == 1 or min(map(len, hit.values())) < FEWEST:
         return ()
     return tuple(sorted(((text, float(np.mean(ones))) for text, ones in hit.items()), key=lambda pair: -pair[1]))
 

@@ -17,7 +17,7 @@ MAX_BLOCK_PX = 64 << 20
 MAX_BLOCK_BYTES = 128 << 20
 """Limits of what is read at once, before it is cut into chips."""
 ENOUGH_BYTES = 48 << 20
-"""Blocks are larger only where that spares decoding: two slots hold a block each, as it was read and as chips."""
+"""Blocks are larger only where that spares decoding; else they would only take memory, in each slot."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from rsqa.raster.tiff import BlockTable
 
 ReadError = Literal["block_unreadable"]
 """Why a tile could not be read: a file block under its window can't be decoded or has lost its size."""
-STRETCHED_ROWS = 128
-"""Rows of a block that are stretched at once."""
+STRETCHED_PX = 1 << 18
+"""Pixels that are stretched at once, in whole rows: the arithmetic takes 12 bytes a value in between."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,16 +60,15 @@ class Sheet:
         """Cut the tiles at positions first to end - 1, by default all."""
         tiles = self.tiles[first:end]
         masks = [self._mask(first + i) for i in range(len(tiles))]
-        errors: list[ReadError | None] = ["block_unreadable" if first + i in self.unread else None
-                                          for i in range(len(tiles))]  # fmt: skip
-        shares = [np.nan if error else _core_share(mask, tile)
-                  for error, mask, tile in zip(errors, masks, tiles, strict=True)]  # fmt: skip
+        unread = np.array([first + i in self.unread for i in range(len(tiles))], bool)
+        shares = np.array([_core_share(mask, tile) for mask, tile in zip(masks, tiles, strict=True)], np.float32)
+        error: ReadError = "block_unreadable"
         return Chips(
             tiles=np.array([(tile.row, tile.col) for tile in tiles], np.int32).reshape(-1, 2),
             pixels=self._cut(tiles, masks),
             valid=self._valid(tiles, masks),
-            valid_frac=np.array(shares, np.float32),
-            error=np.array(errors, object),
+            valid_frac=np.where(unread, np.float32(np.nan), shares),
+            error=np.where(unread, error, np.array(None, object)),
         )
 
     def _mask(self, position: int) -> NDArray[np.bool_] | bool:
@@ -84,7 +83,8 @@ class Sheet:
     def _cut(self, tiles: Sequence[Tile], masks: Sequence[NDArray[np.bool_] | bool]) -> NDArray[np.uint8]:
         chips = np.zeros((len(tiles), 3, self.chip_px, self.chip_px), np.uint8)
         for chip, tile, mask in zip(chips, tiles, masks, strict=True):
-            if self.pixels is not None and mask is not False:
+            if mask is not False:
+                assert self.pixels is not None  # else every mask is False
                 rows, cols = tile.window.within(self.window).slices
                 # Grey (1, h, w) fills all three.
                 chip[:, : tile.window.height, : tile.window.width] = self.pixels[:, rows, cols]
@@ -160,8 +160,9 @@ def _coloured(raw: RawPixels, stretch: Stretch, colours: NDArray[np.uint8] | Non
         return RawPixels(stretch.apply(raw.pixels, None), None)
     _, height, width = raw.pixels.shape
     done = np.empty((len(raw.pixels) if colours is None else 3, height, width), np.uint8)
-    for row in range(0, height, STRETCHED_ROWS):
-        rows = slice(row, row + STRETCHED_ROWS)
+    step = max(1, STRETCHED_PX // width)
+    for row in range(0, height, step):
+        rows = slice(row, row + step)
         mask = None if raw.valid is None else raw.valid[rows]
         if colours is None:
             done[:, rows] = stretch.apply(raw.pixels[:, rows], mask)

@@ -73,8 +73,8 @@ class Stretch:
         return cls(tuple(values["low"]), tuple(values["high"]))
 
 
-BLIND = Stretch((0.0,), (1.0,))
-"""What a collection gets in whose sample nothing was valid."""
+BLIND = Stretch((1.0,), (0.0,))
+"""What a collection gets in whose sample nothing was valid; no fit gives a low end above the high one."""
 
 
 def fixed_stretch(text: str) -> Stretch:

@@ -15,8 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pyarrow import ArrowException
+
 from rsqa.errors import OutputError, OutputLocked
-from rsqa.run.plan import Plan
+from rsqa.run.plan import Plan, check_format
 from rsqa.run.sources import read_sources, write_sources
 from rsqa.sinks.whole import discard, write_whole
 
@@ -70,9 +72,10 @@ def read_plan(out: Path) -> Plan:
         raise OutputError(f"{str(out)!r} holds no {PLAN}; is it the output of `rsqa ask`?") from error
     except (OSError, ValueError) as error:
         raise _unreadable(out, error) from error
+    check_format(facts)
     try:
         return Plan.from_json(facts, read_sources(out / SOURCES))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ArrowException) as error:
         raise _unreadable(out, error) from error
 
 

@@ -12,7 +12,8 @@ import ctypes
 _M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3
 """Of glibc's malloc.h."""
 LARGE_BYTES = 4 << 20
-"""Arrays from this size up lie outside the heap and go back to the system when they are freed."""
+"""Arrays from this size up lie outside the heap and go back to the system when they are freed: blocks of pixels and the
+large activations. tests/bench/bench_scale.py shows what it does to the peak."""
 ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(LARGE_BYTES)}
 """The same for a process that is to be started."""
 

@@ -156,7 +156,6 @@ class Ledger:
             bottleneck=progress.bottleneck,
             engine_calls=self.model_calls,
             failed_sources=tuple((name, str(error)) for name, error in drafted.failed) if drafted else (),
-            warnings=drafted.notes if drafted else (),
         )
 
     def _exit_code(self, drafted: Draft | None, summary: AnswersSummary | None, stop: Stop) -> ExitCode:

@@ -6,8 +6,10 @@ request ─ draft ─ settle ─> plan ─ the missing parts ─> Dask ─> comm
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from secrets import token_hex
 
 from rsqa.engines.registry import load_engine
 from rsqa.errors import UsageError
@@ -61,11 +63,13 @@ def ask(
             withdraw(out)
         stop = Stop(deadline=None if request.max_duration_s is None else ledger.started + request.max_duration_s)
         with stop_on_signals(stop):
-            _execute(Job(str(out), plan.plan_id, drafted.device), todo, request.workers, ledger, stop)
+            job = Job(str(out), plan.plan_id, drafted.device, run=token_hex(8))
+            _execute(job, todo, request.workers, ledger, stop)
             ledger.raise_failures()
             if ledger.complete and summary is None:
                 summary = derive(out, plan, parts, ledger.trace, ledger.facts())
-        return ledger.report(out, plan, parts, drafted, summary, stop)
+        report = ledger.report(out, plan, parts, drafted, summary, stop)
+        return replace(report, warnings=_warnings(drafted, plan))
 
 
 def finish(out: Path) -> RunReport:
@@ -110,12 +114,12 @@ def plan(request: AskRequest) -> PlanReport:
         plan_id=made.plan_id,
         seconds_expected=seconds,
         bytes_expected=BYTES_PER_ANSWER * drafted.n_tiles * len(made.questions),
-        warnings=(
-            *(str(error) for _, error in drafted.failed),
-            *drafted.notes,
-            *([NOTHING_TO_STRETCH] if _blind(made) else []),
-        ),
+        warnings=(*(str(error) for _, error in drafted.failed), *_warnings(drafted, made)),
     )  # fmt: skip
+
+
+def _warnings(drafted: Draft, plan: Plan) -> tuple[str, ...]:
+    return (*drafted.notes, NOTHING_TO_STRETCH) if _blind(plan) else drafted.notes
 
 
 def _blind(plan: Plan) -> bool:
@@ -134,8 +138,11 @@ def _stored_or_new(out: Path, request: AskRequest, drafted: Draft) -> tuple[Plan
         planned = {planned.source.name for planned in stored.sources}
         if lost := [error for name, error in drafted.failed if name in planned]:
             raise lost[0]
-        check_same(stored, settle(request, drafted, stored))
-        return stored, Parts(stored)
+        asked = settle(request, drafted, stored)
+        check_same(stored, asked)
+        if asked != stored:  # the same plan, but files or model lie elsewhere now
+            write_plan(out, asked)
+        return asked, Parts(asked)
     made = settle(request, drafted, None)
     parts = Parts(made)
     if request.overwrite:

@@ -24,7 +24,10 @@ from rsqa.raster.source import RasterSource
 from rsqa.raster.stretch import Stretch
 from rsqa.tasks.question import Question
 
+PLAN_FORMAT = 2
+"""Of plan.json and sources.parquet."""
 FORMAT = 1
+"""Of what makes a row, see `Plan.processing_id`."""
 MOST_TILES = 4096
 """Tiles in a part: a bound on what a crash costs and on what a part holds in memory."""
 
@@ -79,7 +82,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """Everything but the sources, as plan.json holds it."""
         return {
-            "format": FORMAT,
+            "format": PLAN_FORMAT,
             "rsqa": rsqa.__version__,
             "questions": [asdict(q) for q in self.questions],
             "stretch": self.stretch.to_json(),
@@ -95,9 +98,7 @@ class Plan:
 
     @classmethod
     def from_json(cls, raw: dict[str, Any], sources: tuple[PlannedSource, ...]) -> Plan:
-        """The inverse of `to_json`. PlanMismatch for a format that this version does not know."""
-        if raw.get("format") != FORMAT:
-            raise PlanMismatch(f"the plan has format {raw.get('format')!r}, this rsqa reads {FORMAT}; use --overwrite")
+        """The inverse of `to_json`."""
         return cls(
             sources=sources,
             questions=tuple(Question(q["id"], q["text"], q["kind"], tuple(q["options"])) for q in raw["questions"]),
@@ -142,6 +143,13 @@ class Plan:
                 "min_valid": self.min_valid,
             }
         )
+
+
+def check_format(facts: dict[str, Any]) -> None:
+    """PlanMismatch for a stored plan that this version can't read."""
+    if not isinstance(facts, dict) or facts.get("format") != PLAN_FORMAT:
+        found = facts.get("format") if isinstance(facts, dict) else None
+        raise PlanMismatch(f"the plan has format {found!r}, this rsqa reads {PLAN_FORMAT}; use --overwrite")
 
 
 def _digest(facts: dict[str, Any]) -> str:

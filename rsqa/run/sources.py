@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 import pyarrow as pa
@@ -46,19 +47,23 @@ SCHEMA = pa.schema(
     }
 )
 """The fields of `RasterSource`, `tile_px` and `factor` of `PlannedSource`."""
+ROWS = 1024
+"""Sources that are Python dictionaries at once."""
 
 
 def write_sources(path: Path, sources: Iterable[PlannedSource]) -> None:
     """One row per source, in the plan's order."""
     rows = [{"tile_px": s.tile_px, "factor": s.factor, **s.source.to_json()} for s in sources]
-    parquet.write_table(pa.Table.from_pylist(rows, SCHEMA), path, compression="zstd")
+    parquet.write_table(pa.Table.from_pylist(rows, SCHEMA), path, compression="zstd", write_page_checksum=True)
 
 
 def read_sources(path: Path) -> tuple[PlannedSource, ...]:
     """What `write_sources` wrote. Raises what pyarrow raises for a file that is damaged or has other columns."""
-    table = parquet.ParquetFile(path).read().cast(SCHEMA)
-    return tuple(_planned(**row) for row in table.to_pylist())
+    with parquet.ParquetFile(path, page_checksum_verification=True) as file:
+        batches = file.iter_batches(ROWS)
+        return tuple(_planned(**row) for batch in batches for row in batch.cast(SCHEMA).to_pylist())
 
 
-def _planned(tile_px: int, factor: int, **source: Any) -> PlannedSource:
-    return PlannedSource(RasterSource.from_json(source), tile_px, factor)
+def _planned(tile_px: int, factor: int, crs_wkt: str, **source: Any) -> PlannedSource:
+    one_of_many = intern(crs_wkt)  # sources have few CRSs, each of kilobytes
+    return PlannedSource(RasterSource.from_json({**source, "crs_wkt": one_of_many}), tile_px, factor)

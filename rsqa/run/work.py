@@ -42,6 +42,8 @@ class Job:
     out: str
     plan_id: str
     device: str
+    run: str
+    """Another one for each run: the next one of the same plan may find its sources elsewhere."""
 
 
 STAGES = ("read", "wait", "model", "write")
@@ -146,19 +148,8 @@ def _do_part(bench: _Bench, job: Job, number: int) -> Done:
     model = _Batches(bench, job, clock)
     seen: list[tuple[PlannedSource, _Seen]] = []
     for source, blocks in bench.parts[number].blocks:
-        planned, looked = plan.sources[source], []
-        grid = planned.level_grid
-        for block in blocks:
-            with clock.stage("read"):
-                sheet = read_block(planned.source, grid, bench.parts.block(source, block), plan.stretch, planned.factor)
-            for first in range(0, len(sheet), plan.batch):
-                with clock.stage("read"):
-                    chips = sheet.chips(first, first + plan.batch)
-                tiles = _Seen.of(chips, plan.min_valid)
-                kept = slice(None) if tiles.ok.all() else tiles.ok  # a slice copies nothing
-                model.add(chips.pixels[kept], None if chips.valid is None else chips.valid[kept])
-                looked.append(tiles)
-        seen.append((planned, _Seen.join(looked)))
+        looked = [tiles for block in blocks for tiles in _look(bench, source, block, model, clock)]
+        seen.append((plan.sources[source], _Seen.join(looked)))
     replies = model.finish()
     rows, begin = [], 0
     for planned, tiles in seen:
@@ -170,6 +161,23 @@ def _do_part(bench: _Bench, job: Job, number: int) -> Done:
         receipt = write_part(part_path(bench.out, number), rows, plan_id=job.plan_id, number=number)
     cores = [planned.grid.tile(*tile).core for planned, tiles in seen for tile in tiles.tiles.tolist()]
     return Done(receipt, sum(core.height * core.width for core in cores), model.calls, tuple(clock.spans))
+
+
+def _look(bench: _Bench, source: int, block: int, model: _Batches, clock: _Clock) -> list[_Seen]:
+    """Read a block and hand its valid tiles to the model; the block is forgotten before the next one is read."""
+    plan, planned = bench.plan, bench.plan.sources[source]
+    with clock.stage("read"):
+        wanted = bench.parts.block(source, block)
+        sheet = read_block(planned.source, planned.level_grid, wanted, plan.stretch, planned.factor)
+    looked = []
+    for first in range(0, len(sheet), plan.batch):
+        with clock.stage("read"):
+            chips = sheet.chips(first, first + plan.batch)
+        tiles = _Seen.of(chips, plan.min_valid)
+        kept = slice(None) if tiles.ok.all() else tiles.ok  # a slice copies nothing
+        model.add(chips.pixels[kept], None if chips.valid is None else chips.valid[kept])
+        looked.append(tiles)
+    return looked
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -45,7 +45,7 @@ _TRAIN_ROOFS = ("gable", "hip", "flat", "ribbed")
 _TRAIN_HALLS = ("flat", "ribbed", "sawtooth")
 _DULL_WATER = ((52, 72, 70), (30, 38, 42), (78, 92, 90), (70, 84, 98), (96, 96, 82), (46, 72, 66))
 
-TRAIN_STYLES: dict[str, Style] = {
+_PAINTED: dict[str, Style] = {
     "summer": Style(
         field=((96, 120, 62), (132, 140, 76), (178, 160, 100), (120, 98, 70), (76, 104, 58), (160, 150, 92)),
         forest=((41, 60, 34), (54, 71, 37), (32, 49, 37), (66, 76, 48)),
@@ -191,9 +191,8 @@ TRAIN_STYLES: dict[str, Style] = {
         shadow=(0.4, 0.65),
     ),
 }
-"""Looks that the embedded model may learn from."""
 
-_MIXED = 24
+_MIXES = 24
 _MIX_SEED = 7
 
 
@@ -217,8 +216,13 @@ def _mixed(rng: np.random.Generator, styles: tuple[Style, ...]) -> Style:
     )
 
 
-_rng = np.random.default_rng(_MIX_SEED)
-TRAIN_STYLES |= {f"mix {number}": _mixed(_rng, tuple(TRAIN_STYLES.values())) for number in range(_MIXED)}
+def _mixes() -> dict[str, Style]:
+    rng = np.random.default_rng(_MIX_SEED)
+    return {f"mix {number}": _mixed(rng, tuple(_PAINTED.values())) for number in range(_MIXES)}
+
+
+TRAIN_STYLES = _PAINTED | _mixes()
+"""Looks that the embedded model may learn from."""
 
 _OTHER_SHIPS = ("tanker", "barge")
 _OTHER_PLANES = ("heavy", "business")

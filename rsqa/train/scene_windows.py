@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,6 +21,7 @@ from rsqa.engines.cards import PIXELS_PER_TOKEN
 from rsqa.engines.preprocess import resample
 from rsqa.scenes.compose import make_scene
 from rsqa.scenes.scene import COVERS, Scene
+from rsqa.scenes.styles import TRAIN_STYLES
 from rsqa.scenes.truth import THEMES, WindowTruth, describe, truth
 from rsqa.train.data import CELLS_PER_TOKEN, Picture
 from rsqa.train.turns import Facts
@@ -119,7 +121,8 @@ def render_windows(n: int, side: int, first_seed: int, style: str) -> Windows:
 
 def scene_windows(n: int, side: int, cache: Path) -> list[Picture]:
     """The first `n` training windows at `side`; rendered to `cache` unless they are there."""
-    arrays_file, facts_file = cache / f"{n}-{side}.npz", cache / f"{n}-{side}.json"
+    looks = sha256(repr((SCENE_PX, PER_SCENE, WINDOW_PX, GSD_M, FIRST_SEED, TRAIN_STYLES)).encode()).hexdigest()[:8]
+    arrays_file, facts_file = cache / f"{n}-{side}-{looks}.npz", cache / f"{n}-{side}-{looks}.json"
     if not facts_file.is_file():  # written last
         cache.mkdir(parents=True, exist_ok=True)
         made = render_windows(n, side, FIRST_SEED, "train")

@@ -7,6 +7,7 @@ import pytest
 
 from rsqa.engines.base import Replies
 from rsqa.engines.cards import CARDS
+from rsqa.evaluate import nano
 from rsqa.evaluate.items import LABEL_QUESTIONS, Item, ItemSet, balanced, classes, label_presence, scene_presence
 from rsqa.evaluate.metrics import Score
 from rsqa.evaluate.nano import Report, as_text, ask, by_question, hits, score
@@ -79,15 +80,17 @@ def test_score_stands_beside_blind_and_constant():
     assert got.constant < 1.0
 
 
-def test_accuracy_by_question_has_the_best_first():
+def test_accuracy_by_question_has_the_best_first(monkeypatch):
     items = item_set()
+    assert by_question(items, np.ones(18, bool)) == ()  # six items each: too few
+    monkeypatch.setattr(nano, "FEWEST", 6)
     right = np.array([item.question.text == "What is it?" or item.gold == "yes" for item in items.items])
     above = {text: np.mean([i.gold == "yes" for i in items.items if i.question.text == text]) for text in (
         "Is it above 50?", "Is it above 150?")}  # fmt: skip
     assert dict(by_question(items, right)) == {"What is it?": 1.0, **above}
     assert [text for text, _ in by_question(items, right)] == ["What is it?", "Is it above 50?", "Is it above 150?"]
-    alone = replace(items, items=items.items[:1])
-    assert by_question(alone, right[:1]) == ()
+    alone = replace(items, items=tuple(item for item in items.items if not item.question.closed))
+    assert by_question(alone, np.ones(6, bool)) == ()
 
 
 def test_off_list_is_wrong():

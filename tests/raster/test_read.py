@@ -3,6 +3,8 @@ from __future__ import annotations
 import struct
 import threading
 import time
+import tracemalloc
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from rsqa.raster.grid import TileGrid, block_grid
 from rsqa.raster.raw import block_table
 from rsqa.raster.read import choose_level, read_block
 from rsqa.raster.source import open_source
-from rsqa.raster.stretch import Stretch, fit_stretch
+from rsqa.raster.stretch import Stretch, fit_stretch, fixed_stretch
 from rsqa.raster.tiff import read_block_table, read_directories
 
 
@@ -331,6 +333,46 @@ def test_a_corrupt_block_of_one_band(write):
     assert_only_broken(path, pixels, {(1, 1)})
 
 
+@pytest.mark.parametrize("kind", ["colour", "grey", "float"])
+def test_a_corrupt_block_among_nodata_keeps_the_mask_of_the_others(write, kind):
+    pixels = np.random.default_rng(0).integers(1, 255, (1 if kind == "grey" else 3, 1024, 1024), dtype=np.uint8)
+    pixels[:, 512:, :300] = 0
+    truth, stretch = pixels, Stretch()
+    if kind == "float":
+        pixels, stretch = pixels.astype(np.float32), fixed_stretch("0,255")
+    path = write(pixels, nodata=0, **TILED)
+    table = read_block_table(path, read_directories(path)[0])
+    patch(path, int(table.offsets[0, 1, 1]) + 200, b"\xff" * 64)
+    found, grid = read_all(open_source(path, name="a.tif"), 128, stretch=stretch)
+    statuses = Counter()
+    for (row, col), (chip, valid, valid_frac, error) in found.items():
+        expected = np.broadcast_to(truth[:, *grid.tile(row, col).window.slices], (3, 128, 128))
+        if 2 <= row < 4 and 2 <= col < 4:
+            assert (error, chip.any(), valid.any()) == ("block_unreadable", False, False)
+        else:
+            assert error is None
+            np.testing.assert_array_equal(chip, expected)
+            np.testing.assert_array_equal(valid, expected[0] != 0)
+            assert valid_frac == pytest.approx((expected[0] != 0).mean())
+        statuses[error, bool(valid.any()), bool(valid.all())] += 1
+    assert statuses == {
+        ("block_unreadable", False, False): 4, (None, False, False): 8, (None, True, False): 4, (None, True, True): 48,
+    }  # fmt: skip
+
+
+def test_stretching_a_wide_file_takes_little_more_than_the_file(write):
+    pixels = np.random.default_rng(0).integers(0, 3000, (3, 224, 40_000), dtype=np.uint16)
+    source = open_source(write(pixels, blockysize=8), name="a.tif")
+    grid = TileGrid(224, 40_000, 224)
+    (block,) = block_grid(grid, source.layout, bytes_per_px=source.bytes_per_px)
+    tracemalloc.start()
+    sheet = read_block(source, grid, block, fixed_stretch("0,3000"), 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sheet.pixels.nbytes == pixels.nbytes / 2
+    assert peak < 2 * pixels.nbytes
+
+
 def test_a_truncated_file_is_known_before_it_is_read(write):
     path, pixels = noisy(write)
     table = read_block_table(path, read_directories(path)[0])
@@ -473,7 +515,7 @@ def test_many_sources_in_one_thread_keep_few_files_open(write):
 
 def test_a_block_is_decoded_once_by_windows_that_share_it(write):
     """The cache limit is given in bytes: taken for megabytes it would switch the cache off."""
-    side = 2048
+    side = 4096
     pixels = np.random.default_rng(0).integers(0, 255, (1, side, side), dtype=np.uint8)
     path = write(pixels, tiled=True, blockxsize=side, blockysize=side, compress="deflate")
     source = open_source(path, name="a.tif")

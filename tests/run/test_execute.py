@@ -11,6 +11,7 @@ import pytest
 from rsqa.errors import RsqaError
 from rsqa.run import execute
 from rsqa.run.execute import Crashed, Stop, dask_executor, run_tasks, stop_on_signals
+from rsqa.run.heap import ENVIRONMENT, LARGE_BYTES
 
 
 def square(number: int) -> int:
@@ -20,6 +21,10 @@ def square(number: int) -> int:
 def where(number: int) -> int:
     time.sleep(0.05)
     return os.getpid()
+
+
+def allocator(number: int) -> tuple[str | None, ...]:
+    return tuple(os.environ.get(name) for name in ENVIRONMENT)
 
 
 def test_every_number_once_with_its_result():
@@ -123,10 +128,13 @@ def test_a_signal_asks_to_stop_and_the_handler_is_put_back():
 def test_dask_carries_the_tasks(workers):
     with dask_executor(workers) as (executor, in_flight):
         results = dict(run_tasks(where, range(8), executor, in_flight, Stop()))
+        allocators = list(run_tasks(allocator, range(1), executor, in_flight, Stop()))
     assert sorted(results) == list(range(8))
     pids = set(results.values())
     if workers is None:
         assert pids == {os.getpid()}
+        assert dict(allocators) == {0: (None, None)}
     else:
+        assert dict(allocators) == {0: ("1", str(LARGE_BYTES))}
         assert os.getpid() not in pids
         assert 1 <= len(pids) <= workers

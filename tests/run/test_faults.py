@@ -102,7 +102,9 @@ needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace
 
 
 @needs_strace
-@pytest.mark.parametrize(("name", "number"), [("fsync", 1), ("fsync", 4), ("fsync", 9), ("rename", 1), ("rename", 3)])
+@pytest.mark.parametrize(
+    ("name", "number"), [("fsync", 1), ("fsync", 3), ("fsync", 4), ("fsync", 9), ("rename", 1), ("rename", 3)]
+)
 def test_kill_9_at_a_commit(asking, uninterrupted, name, number):
     assert kill_at_call(asking, name, number)
     resume_and_compare(asking, uninterrupted)

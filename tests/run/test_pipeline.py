@@ -13,7 +13,7 @@ from rasterio.transform import Affine
 
 from rsqa.errors import ExitCode, InputError, ModelError, OutputError, RsqaError, SourceMissing, UsageError
 from rsqa.run import pipeline
-from rsqa.run.folder import read_plan
+from rsqa.run.folder import part_path, read_plan
 from rsqa.run.pipeline import ask, finish, plan
 from rsqa.run.request import AskRequest
 from rsqa.run.work import Failed
@@ -126,11 +126,29 @@ def test_nothing_but_nodata_needs_no_engine_call(tmp_path):
     assert report.tiles_by_status == {"ok": 0, "nodata": 25, "error": 0}
 
 
+def test_a_moved_source_is_found_where_it_is_now(tmp_path):
+    (tmp_path / "x").mkdir()
+    first = Path(raster(tmp_path / "x" / "a.tif", noise(200, 330)))
+    done = ask(request(tmp_path, str(first)))
+    before = (done.out / "answers.parquet").read_bytes()
+    (tmp_path / "y").mkdir()
+    now = first.rename(tmp_path / "y" / "a.tif")
+    part_path(done.out, 0).unlink()
+    again = ask(request(tmp_path, str(now)))
+    assert (again.exit_code, again.parts_resumed) == (ExitCode.DONE, again.n_parts - 1)
+    assert (again.out / "answers.parquet").read_bytes() == before
+
+
+def test_a_stretch_of_zeros_and_ones_is_no_blind_one(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 2, (1, 300, 300), dtype=np.uint16)
+    assert ask(request(tmp_path, raster(tmp_path / "a.tif", pixels))).warnings == ()
+
+
 def test_a_stretch_that_saw_nothing_is_said(tmp_path):
     notes: list[str] = []
     empty = raster(tmp_path / "a.tif", np.zeros((3, 300, 300), np.uint16), nodata=0)
-    ask(request(tmp_path, empty), on_note=notes.append)
-    assert plan(request(tmp_path, empty)).warnings == tuple(notes)
+    report = ask(request(tmp_path, empty), on_note=notes.append)
+    assert report.warnings == plan(request(tmp_path, empty)).warnings == tuple(notes)
     assert any("--scale" in note for note in notes)
     notes.clear()
     ask(request(tmp_path, empty, scale="0,3000", overwrite=True), on_note=notes.append)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from dataclasses import fields, replace
@@ -113,6 +114,33 @@ def test_nodata_survives_to_the_last_bit(tmp_path, nodata):
 def test_the_table_holds_every_field_of_a_source():
     columns = {f.name for f in fields(RasterSource)} | {"tile_px", "factor"}
     assert set(SCHEMA.names) == columns
+
+
+def test_a_plan_of_another_format_is_told_apart(tmp_path):
+    write_plan(tmp_path, plan(source("a.tif", 1000, 900)))
+    facts = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
+    (tmp_path / "plan.json").write_text(json.dumps(facts | {"format": 1}), encoding="utf-8")
+    (tmp_path / "sources.parquet").unlink()
+    with pytest.raises(PlanMismatch, match="format 1"):
+        read_plan(tmp_path)
+
+
+def test_no_flipped_bit_of_the_table_gives_a_traceback_or_other_pixels(tmp_path):
+    made = plan(source("a.tif", 1000, 900), full("b.tif"))
+    write_plan(tmp_path, made)
+    table = tmp_path / "sources.parquet"
+    whole = table.read_bytes()
+    refused = 0
+    for at in range(4, len(whole), 37):
+        table.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        try:
+            again = read_plan(tmp_path)
+        except OutputError:
+            refused += 1
+        else:
+            with contextlib.suppress(PlanMismatch, SourceChanged):  # it tells itself from the plan that is asked for
+                check_same(again, made)
+    assert refused > 50
 
 
 @pytest.mark.parametrize("damage", [lambda f: f.unlink(), lambda f: f.write_bytes(f.read_bytes()[:-9])])
