@@ -151,7 +151,7 @@ def gdal_env(*, sidecars: bool) -> dict[str, Any]:
     sidecars: let GDAL look for masks, overviews and world files beside the file.
     """
     return {
-        "GDAL_CACHEMAX": 32 << 20,  # bytes; only for file blocks that several reads share
+        "GDAL_CACHEMAX": 16 << 20,  # bytes; file blocks up to this size that reads share are decoded once
         "GDAL_PAM_ENABLED": "NO",  # no .aux.xml: it can move a raster to another place
         "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE" if sidecars else "EMPTY_DIR",
         "GDAL_VRT_ENABLE_PYTHON": "NO",

@@ -26,6 +26,7 @@ from rsqa.errors import ExitCode, RsqaError
 from rsqa.raster.read import Chips, read_block
 from rsqa.raster.source import check_unchanged, footprint
 from rsqa.run.folder import part_path, read_plan
+from rsqa.run.heap import trim_heap
 from rsqa.run.plan import Parts, Plan, PlannedSource
 from rsqa.sinks.part import PartRows, QuestionColumns, Receipt, write_part
 from rsqa.tasks.parse import Answers, answers
@@ -249,6 +250,7 @@ class _Batches:
             self.calls += 1
         finally:
             MODEL.release()
+            trim_heap()  # the answers, small and kept, would pin what the model left between them
 
 
 def _rows(plan: Plan, planned: PlannedSource, tiles: _Seen, replies: list[Replies]) -> PartRows:

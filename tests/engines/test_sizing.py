@@ -9,7 +9,7 @@ from rsqa.models.checkpoint import open_checkpoint
 GIB = 2**30
 
 
-@pytest.mark.parametrize(("tile", "batch"), [(448, 2), (224, 8), (1024, 1), (28, 128)])
+@pytest.mark.parametrize(("tile", "batch"), [(448, 1), (224, 4), (1024, 1), (28, 64)])
 def test_patches_bound_the_batch(tile, batch, random_folder, monkeypatch):
     monkeypatch.setattr(sizing, "_free_ram", lambda: 10_000 * GIB)
     assert default_batch(find_model(str(random_folder(0)), "tinyrs"), (tile, tile), "cpu", "float32") == batch

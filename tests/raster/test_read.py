@@ -515,7 +515,7 @@ def test_many_sources_in_one_thread_keep_few_files_open(write):
 
 def test_a_block_is_decoded_once_by_windows_that_share_it(write):
     """The cache limit is given in bytes: taken for megabytes it would switch the cache off."""
-    side = 4096
+    side = 2048
     pixels = np.random.default_rng(0).integers(0, 255, (1, side, side), dtype=np.uint8)
     path = write(pixels, tiled=True, blockxsize=side, blockysize=side, compress="deflate")
     source = open_source(path, name="a.tif")

@@ -11,7 +11,7 @@ import pytest
 from rsqa.errors import RsqaError
 from rsqa.run import execute
 from rsqa.run.execute import Crashed, Stop, dask_executor, run_tasks, stop_on_signals
-from rsqa.run.heap import ENVIRONMENT, LARGE_BYTES
+from rsqa.run.heap import ENVIRONMENT
 
 
 def square(number: int) -> int:
@@ -133,8 +133,8 @@ def test_dask_carries_the_tasks(workers):
     pids = set(results.values())
     if workers is None:
         assert pids == {os.getpid()}
-        assert dict(allocators) == {0: (None, None)}
+        assert dict(allocators) == {0: (None,) * len(ENVIRONMENT)}
     else:
-        assert dict(allocators) == {0: ("1", str(LARGE_BYTES))}
+        assert dict(allocators) == {0: tuple(ENVIRONMENT.values())}
         assert os.getpid() not in pids
         assert 1 <= len(pids) <= workers
