@@ -14,8 +14,8 @@ MAX_PATCHES = 32_768
 """Patches of 14 x 14 pixels in a batch: a GPU is busy with so many, more only costs memory."""
 MAX_PATCHES_CPU = 1_024
 """On a CPU a larger batch falls out of the caches: tinyrs-nano, 2 cores, 529 tiles and 8 questions, batches of
-32 / 64 / 128 / 512 tiles: 37 / 33 / 32 / 22 tiles/s at 1.1 / 1.3 / 1.5 / 2.4 GB; batches of 16 are as fast as those of
-32 and take 50 MB less."""
+32 / 64 / 128 / 512 tiles: 37 / 33 / 32 / 22 tiles/s at 1.1 / 1.3 / 1.5 / 2.4 GB; those of 16
+were as fast as those of 32, within the noise of two rounds, and took 30 to 50 MB less."""
 MAX_CHIP_BYTES = 128 * 2**20
 """uint8 chips of a batch."""
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

@@ -57,6 +57,10 @@ class PlannedSource:
         """Side of a chip as it is read, before the model resamples it."""
         return self.tile_px // self.factor
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, one level of them for the source's and its own."""
+        return {"tile_px": self.tile_px, "factor": self.factor, **self.source.to_json()}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -115,7 +119,7 @@ class Plan:
 
     def identity(self) -> dict[str, Any]:
         """All facts without what may differ while the bytes stay: where the files and the model lie."""
-        sources = [{"tile_px": s.tile_px, "factor": s.factor, **s.source.to_json()} for s in self.sources]
+        sources = [planned.to_json() for planned in self.sources]
         for facts in sources:
             del facts["path"]
         return {**self.to_json(), "sources": sources, "model": self._model_identity()}
@@ -147,9 +151,10 @@ class Plan:
 
 def check_format(facts: dict[str, Any]) -> None:
     """PlanMismatch for a stored plan that this version can't read."""
-    if not isinstance(facts, dict) or facts.get("format") != PLAN_FORMAT:
-        found = facts.get("format") if isinstance(facts, dict) else None
-        raise PlanMismatch(f"the plan has format {found!r}, this rsqa reads {PLAN_FORMAT}; use --overwrite")
+    if facts.get("format") != PLAN_FORMAT:
+        raise PlanMismatch(
+            f"the plan has format {facts.get('format')!r}, this rsqa reads {PLAN_FORMAT}; use --overwrite"
+        )
 
 
 def _digest(facts: dict[str, Any]) -> str:

@@ -53,7 +53,7 @@ ROWS = 1024
 
 def write_sources(path: Path, sources: Iterable[PlannedSource]) -> None:
     """One row per source, in the plan's order."""
-    rows = [{"tile_px": s.tile_px, "factor": s.factor, **s.source.to_json()} for s in sources]
+    rows = [planned.to_json() for planned in sources]
     parquet.write_table(pa.Table.from_pylist(rows, SCHEMA), path, compression="zstd", write_page_checksum=True)
 
 

@@ -164,7 +164,7 @@ def _lot(site: Site, frame: Frame) -> None:
 
 def _tank_farm(site: Site, frame: Frame) -> None:
     rng, gsd = site.rng, site.look.gsd_m
-    kind = str(rng.choice(site.look.style.tanks))
+    kind = str(rng.choice(site.look.style.shapes.tanks))
     colour = varied(rng, _TANKS, 0.08)
     diameter_m = rng.uniform(20, 38)
     pitch = diameter_m * rng.uniform(1.35, 1.8) / gsd
@@ -210,7 +210,7 @@ def _harbour(site: Site, frame: Frame) -> None:
 
 
 def _ship_kind(site: Site, length_m: float) -> str:
-    kinds = site.look.style.ships
+    kinds = site.look.style.shapes.ships
     if "yacht" in kinds and length_m < 32:
         return "yacht"
     return str(site.rng.choice([kind for kind in kinds if kind != "yacht"]))
@@ -228,7 +228,7 @@ def _airfield(site: Site, frame: Frame) -> None:
         paint_line(site.canvas, frame.at(along, 1), frame.at(along, middle - share), 0.4, site.look.road * 0.8, 0.25)
     line = np.array([210, 180, 70], np.float32) if rng.random() < 0.7 else np.full(3, 220, np.float32)
     paint_line(site.canvas, frame.at(-1, 0.9), frame.at(1, 0.9), 0.5, line, 0.6)
-    kind = str(rng.choice(site.look.style.planes))
+    kind = str(rng.choice(site.look.style.shapes.planes))
     length_m = max(24.0, min(rng.uniform(28, 56), 0.45 * frame.width * gsd))
     heading = frame.angle + np.pi / 2 + rng.choice([0.0, np.pi]) + rng.choice([0.0, 0.0, 0.5])
     stands = max(1, int(frame.length * gsd / (length_m * 1.25)))
@@ -238,7 +238,7 @@ def _airfield(site: Site, frame: Frame) -> None:
             if rng.random() < 0.3:
                 continue
             spot = frame.at(_place(rng, stand, stands), middle + 0.9 * share * _place(rng, row, rows))
-            here = kind if rng.random() < 0.7 else str(rng.choice(site.look.style.planes))
+            here = kind if rng.random() < 0.7 else str(rng.choice(site.look.style.shapes.planes))
             site.place(
                 plane(site.look, rng, spot, length_m * rng.uniform(0.9, 1.0), heading + rng.normal(0, 0.03), here),
                 gap_m=1,

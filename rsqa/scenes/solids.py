@@ -64,7 +64,7 @@ def building(
     colour: Floats,
 ) -> Solid:
     """A house or hall of one of the style's roof kinds, some with a wing; size is (length, width) of the whole."""
-    kinds = look.style.roofs if size_m[1] < 18 else look.style.hall_roofs
+    kinds = look.style.shapes.roofs if size_m[1] < 18 else look.style.shapes.hall_roofs
     corners = rectangle(centre, size_m[0] / look.gsd_m, size_m[1] / look.gsd_m, angle)
     with_wing = min(size_m) > 13 and rng.random() < 0.35
     wings = _wings(rng, size_m) if with_wing else [(0.0, 0.0, size_m[0], size_m[1])]

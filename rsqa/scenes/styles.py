@@ -13,6 +13,18 @@ Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
+class Shapes:
+    """Kinds of objects that a look draws from."""
+
+    ships: tuple[str, ...]
+    planes: tuple[str, ...]
+    tanks: tuple[str, ...]
+    roofs: tuple[str, ...]
+    hall_roofs: tuple[str, ...]
+    """Roofs of buildings too wide for those of houses."""
+
+
+@dataclass(frozen=True, slots=True)
 class Style:
     """One look. Every palette is a list of anchors; a scene draws one or several and varies them."""
 
@@ -26,23 +38,20 @@ class Style:
     conifers: bool
     crown_m: float
     """Mean distance of tree crowns."""
-    ships: tuple[str, ...]
-    planes: tuple[str, ...]
-    tanks: tuple[str, ...]
-    roofs: tuple[str, ...]
-    hall_roofs: tuple[str, ...]
-    """Roofs of buildings too wide for those of houses."""
+    shapes: Shapes
     sun_deg: tuple[float, float]
     """Range of the sun's height above the horizon."""
     shadow: tuple[float, float]
     """Range of the share of light that a shadow takes away."""
 
 
-_TRAIN_SHIPS = ("cargo", "container", "ferry", "yacht", "bulker", "carrier", "trawler", "supply", "navy")
-_TRAIN_PLANES = ("airliner", "turboprop", "jet", "commuter", "freighter", "patrol", "trijet", "delta")
-_TRAIN_TANKS = ("floating", "cone", "flat", "dished", "spoked")
-_TRAIN_ROOFS = ("gable", "hip", "flat", "ribbed")
-_TRAIN_HALLS = ("flat", "ribbed", "sawtooth")
+_TRAIN_SHAPES = Shapes(
+    ships=("cargo", "container", "ferry", "yacht", "bulker", "carrier", "trawler", "supply", "navy"),
+    planes=("airliner", "turboprop", "jet", "commuter", "freighter", "patrol", "trijet", "delta"),
+    tanks=("floating", "cone", "flat", "dished", "spoked"),
+    roofs=("gable", "hip", "flat", "ribbed"),
+    hall_roofs=("flat", "ribbed", "sawtooth"),
+)
 _DULL_WATER = ((52, 72, 70), (30, 38, 42), (78, 92, 90), (70, 84, 98), (96, 96, 82), (46, 72, 66))
 
 _PAINTED: dict[str, Style] = {
@@ -56,11 +65,7 @@ _PAINTED: dict[str, Style] = {
         roof=((142, 84, 66), (118, 112, 108), (170, 166, 160), (90, 84, 82), (128, 100, 84), (196, 192, 188)),
         conifers=False,
         crown_m=3.6,
-        ships=_TRAIN_SHIPS,
-        planes=_TRAIN_PLANES,
-        tanks=_TRAIN_TANKS,
-        roofs=_TRAIN_ROOFS,
-        hall_roofs=_TRAIN_HALLS,
+        shapes=_TRAIN_SHAPES,
         sun_deg=(35, 62),
         shadow=(0.45, 0.65),
     ),
@@ -74,11 +79,7 @@ _PAINTED: dict[str, Style] = {
         roof=((126, 74, 60), (104, 100, 98), (84, 78, 76), (150, 142, 134), (72, 88, 108)),
         conifers=False,
         crown_m=4.7,
-        ships=_TRAIN_SHIPS,
-        planes=_TRAIN_PLANES,
-        tanks=_TRAIN_TANKS,
-        roofs=_TRAIN_ROOFS,
-        hall_roofs=_TRAIN_HALLS,
+        shapes=_TRAIN_SHAPES,
         sun_deg=(28, 42),
         shadow=(0.5, 0.7),
     ),
@@ -92,11 +93,7 @@ _PAINTED: dict[str, Style] = {
         roof=((198, 188, 172), (168, 120, 88), (214, 210, 204), (140, 128, 116), (120, 136, 150)),
         conifers=False,
         crown_m=3.6,
-        ships=_TRAIN_SHIPS,
-        planes=_TRAIN_PLANES,
-        tanks=_TRAIN_TANKS,
-        roofs=_TRAIN_ROOFS,
-        hall_roofs=_TRAIN_HALLS,
+        shapes=_TRAIN_SHAPES,
         sun_deg=(45, 70),
         shadow=(0.5, 0.65),
     ),
@@ -110,11 +107,7 @@ _PAINTED: dict[str, Style] = {
         roof=((112, 56, 48), (78, 80, 84), (134, 134, 136), (60, 62, 66), (168, 164, 158), (70, 92, 84)),
         conifers=True,
         crown_m=3.1,
-        ships=_TRAIN_SHIPS,
-        planes=_TRAIN_PLANES,
-        tanks=_TRAIN_TANKS,
-        roofs=_TRAIN_ROOFS,
-        hall_roofs=_TRAIN_HALLS,
+        shapes=_TRAIN_SHAPES,
         sun_deg=(28, 45),
         shadow=(0.4, 0.65),
     ),
@@ -128,11 +121,7 @@ _PAINTED: dict[str, Style] = {
         roof=((124, 92, 82), (110, 112, 116), (152, 152, 152), (92, 92, 96), (176, 174, 170)),
         conifers=True,
         crown_m=3.9,
-        ships=_TRAIN_SHIPS,
-        planes=_TRAIN_PLANES,
-        tanks=_TRAIN_TANKS,
-        roofs=_TRAIN_ROOFS,
-        hall_roofs=_TRAIN_HALLS,
+        shapes=_TRAIN_SHAPES,
         sun_deg=(40, 60),
         shadow=(0.12, 0.3),
     ),
@@ -146,11 +135,7 @@ _PAINTED: dict[str, Style] = {
         roof=((154, 92, 70), (122, 118, 116), (182, 178, 174), (86, 82, 84), (140, 116, 96), (96, 110, 128)),
         conifers=False,
         crown_m=4.2,
-        ships=_TRAIN_SHIPS,
-        planes=_TRAIN_PLANES,
-        tanks=_TRAIN_TANKS,
-        roofs=_TRAIN_ROOFS,
-        hall_roofs=_TRAIN_HALLS,
+        shapes=_TRAIN_SHAPES,
         sun_deg=(40, 60),
         shadow=(0.4, 0.6),
     ),
@@ -164,11 +149,7 @@ _PAINTED: dict[str, Style] = {
         roof=((176, 102, 74), (160, 90, 64), (196, 134, 98), (206, 200, 190), (132, 124, 116)),
         conifers=False,
         crown_m=3.3,
-        ships=_TRAIN_SHIPS,
-        planes=_TRAIN_PLANES,
-        tanks=_TRAIN_TANKS,
-        roofs=_TRAIN_ROOFS,
-        hall_roofs=_TRAIN_HALLS,
+        shapes=_TRAIN_SHAPES,
         sun_deg=(42, 70),
         shadow=(0.5, 0.7),
     ),
@@ -182,11 +163,7 @@ _PAINTED: dict[str, Style] = {
         roof=((98, 100, 104), (74, 74, 78), (130, 126, 122), (116, 72, 60), (160, 158, 156)),
         conifers=True,
         crown_m=3.4,
-        ships=_TRAIN_SHIPS,
-        planes=_TRAIN_PLANES,
-        tanks=_TRAIN_TANKS,
-        roofs=_TRAIN_ROOFS,
-        hall_roofs=_TRAIN_HALLS,
+        shapes=_TRAIN_SHAPES,
         sun_deg=(28, 50),
         shadow=(0.4, 0.65),
     ),
@@ -224,11 +201,13 @@ def _mixes() -> dict[str, Style]:
 TRAIN_STYLES = _PAINTED | _mixes()
 """Looks that the embedded model may learn from."""
 
-_OTHER_SHIPS = ("tanker", "barge")
-_OTHER_PLANES = ("heavy", "business")
-_OTHER_TANKS = ("dome", "ringed")
-_OTHER_ROOFS = ("gable", "shed", "flat")
-_OTHER_HALLS = ("flat", "ribbed")
+_OTHER_SHAPES = Shapes(
+    ships=("tanker", "barge"),
+    planes=("heavy", "business"),
+    tanks=("dome", "ringed"),
+    roofs=("gable", "shed", "flat"),
+    hall_roofs=("flat", "ribbed"),
+)
 
 HELD_OUT_STYLES: dict[str, Style] = {
     "tropic": Style(
@@ -241,11 +220,7 @@ HELD_OUT_STYLES: dict[str, Style] = {
         roof=((150, 70, 54), (188, 186, 184), (112, 118, 122), (92, 120, 148), (164, 130, 104)),
         conifers=False,
         crown_m=5.1,
-        ships=_OTHER_SHIPS,
-        planes=_OTHER_PLANES,
-        tanks=_OTHER_TANKS,
-        roofs=_OTHER_ROOFS,
-        hall_roofs=_OTHER_HALLS,
+        shapes=_OTHER_SHAPES,
         sun_deg=(50, 75),
         shadow=(0.45, 0.65),
     ),
@@ -259,11 +234,7 @@ HELD_OUT_STYLES: dict[str, Style] = {
         roof=((108, 76, 68), (128, 126, 124), (88, 86, 86), (156, 152, 148), (80, 92, 104)),
         conifers=False,
         crown_m=3.7,
-        ships=_OTHER_SHIPS,
-        planes=_OTHER_PLANES,
-        tanks=_OTHER_TANKS,
-        roofs=_OTHER_ROOFS,
-        hall_roofs=_OTHER_HALLS,
+        shapes=_OTHER_SHAPES,
         sun_deg=(25, 38),
         shadow=(0.45, 0.7),
     ),
@@ -277,11 +248,7 @@ HELD_OUT_STYLES: dict[str, Style] = {
         roof=((176, 172, 166), (132, 88, 70), (104, 128, 120), (120, 116, 112), (92, 82, 78)),
         conifers=True,
         crown_m=3.7,
-        ships=_OTHER_SHIPS,
-        planes=_OTHER_PLANES,
-        tanks=_OTHER_TANKS,
-        roofs=_OTHER_ROOFS,
-        hall_roofs=_OTHER_HALLS,
+        shapes=_OTHER_SHAPES,
         sun_deg=(30, 55),
         shadow=(0.45, 0.65),
     ),

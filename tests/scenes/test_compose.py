@@ -58,8 +58,8 @@ def test_groups_of_styles_do_not_mix(scenes):
     assert {scene.style for scene in held_out} <= HELD_OUT_STYLES.keys()
     assert not TRAIN_STYLES.keys() & HELD_OUT_STYLES.keys()
     for kind in ("ships", "planes", "tanks"):
-        shown = {shape for style in TRAIN_STYLES.values() for shape in getattr(style, kind)}
-        hidden = {shape for style in HELD_OUT_STYLES.values() for shape in getattr(style, kind)}
+        shown = {shape for style in TRAIN_STYLES.values() for shape in getattr(style.shapes, kind)}
+        hidden = {shape for style in HELD_OUT_STYLES.values() for shape in getattr(style.shapes, kind)}
         assert not shown & hidden, kind
 
 
