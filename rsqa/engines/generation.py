@@ -1,73 +1,231 @@
-"""Open questions: greedy decoding of many tiles at once.
+"""Open text: greedy decoding of many tiles and questions at once, finished rows replaced by waiting ones.
 
-All rows of a batch have the same length, so nothing is padded. No generation settings are taken from the checkpoint:
-the likeliest token, until an end token or the budget. B tiles, S suffix tokens, V vocabulary.
+No generation settings are taken from the checkpoint: the likeliest token, until an end token, a closed answer, a text
+that runs in circles, or the budget. B tiles, S packed suffix tokens, Q questions, R rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from rsqa.models.keyvalues import KeyValues, Prefix
-from rsqa.models.qwen2vl import language
+from rsqa.engines.prefix import Packed, Prefix, PrefixShape, pack_behind, read_packed
+from rsqa.models.language import KeysValues, Language
+from rsqa.models.packing import TokenTree
+from rsqa.models.writing import Beginning, Desk, likeliest
 
-FIRST_ROOM = 256
-"""Tokens to hold memory for at once; few replies are longer, and the store doubles when one is."""
+ROWS = 256
+"""Texts written at once on one device; more cost memory and win little (a step at 256 rows is bound by the keys)."""
+ROWS_PER_TILE = 8
+"""Of a batch: what a batch is for the pictures, so many rows are for the texts. A smaller batch needs less memory."""
+STRIDE = 8
+"""Tokens that a GPU writes between two looks at them: a look waits for it."""
+CIRCLE, LONGEST_TURN = 96, 24
+"""The last 96 tokens repeat a turn of at most 24: greedy decoding does not find out of it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opening:
+    """The suffixes of questions that are answered by writing, packed in one row."""
+
+    questions: tuple[int, ...]
+    """Their numbers, as given."""
+    packed: Packed
+    ends: Tensor
+    """(Q,) last token of each suffix."""
+    paths: tuple[Tensor, ...]
+    """Per question the tokens of its suffix, in order."""
+
+
+def openings(
+    language: Language, shape: PrefixShape, suffixes: Sequence[tuple[int, tuple[int, ...]]], limit: int
+) -> list[Opening]:
+    """(number, suffix) of questions -> packed rows of at most `limit` tokens, or one question."""
+    shares: list[list[tuple[int, tuple[int, ...]]]] = []
+    room = 0
+    for number, suffix in suffixes:
+        if len(suffix) > room:
+            shares.append([])
+            room = limit
+        shares[-1].append((number, suffix))
+        room -= len(suffix)
+    return [_opening(language, shape, share) for share in shares]
+
+
+def _opening(language: Language, shape: PrefixShape, suffixes: Sequence[tuple[int, tuple[int, ...]]]) -> Opening:
+    tree, device = TokenTree(), language.words.device
+    paths = tuple(torch.tensor(tree.add(suffix), device=device) for _, suffix in suffixes)
+    ids = torch.tensor(tree.ids, device=device)
+    packed = pack_behind(language, shape, ids, tree.depths().to(device), tree.mask().to(device))
+    return Opening(tuple(number for number, _ in suffixes), packed, torch.stack([path[-1] for path in paths]), paths)
+
+
+@dataclass(slots=True)
+class Row:
+    """A text that is written."""
+
+    tile: int
+    question: int
+    start: int
+    """Tokens held before its first one."""
+    slot: int = -1
+    tokens: list[int] = field(default_factory=list)
+    """Up to and including the one that ended it."""
+    logprob: float = 0.0
+    """Sum over the tokens."""
+    complete: bool = False
+    finished: bool = False
+    """Ended by itself; False: cut."""
+
+    @property
+    def mean_logprob(self) -> float:
+        """Per token."""
+        return self.logprob / len(self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
-class Generated:
-    """What the model wrote, a row per tile."""
+class Rules:
+    """When a text is complete."""
 
-    tokens: list[list[int]]
-    """Up to and including the end token, or the token that `reached` its goal."""
-    logprobs: list[float]
-    """Mean log-probability of these tokens, over the full vocabulary."""
-    finished: list[bool]
-    """False where the budget ran out."""
-    keys: KeyValues
-    """Prefix, suffix and at least all tokens but the last; rows that stopped early hold more, which means nothing."""
+    stops: frozenset[int]
+    """Tokens that end a reply."""
+    budget: int
+    """Most tokens of a text."""
+    reached: Callable[[Row], bool]
+    """Whether the last token closed what was waited for."""
+
+    def add(self, row: Row, token: int, logprob: float) -> None:
+        """Append to a row that is not complete."""
+        row.tokens.append(token)
+        row.logprob += logprob
+        row.finished = token in self.stops or self.reached(row)
+        row.complete = row.finished or len(row.tokens) == self.budget or in_circles(row.tokens)
 
 
-def greedy(
-    network: Any,
-    prefix: Prefix,
-    suffix: Tensor,
-    stops: frozenset[int],
-    budget: int,
-    reached: Callable[[list[int]], bool] | None = None,
-) -> Generated:
-    """Write behind `suffix` (S,) at most `budget` tokens a row.
+def in_circles(tokens: Sequence[int]) -> bool:
+    """Whether the end of a text repeats itself; looked at now and then."""
+    if len(tokens) < CIRCLE or len(tokens) % 16:
+        return False
+    tail = tokens[-CIRCLE:]
+    return any(tail[turn:] == tail[:-turn] for turn in range(1, LONGEST_TURN + 1))
 
-    A row ends with a token of `stops`, or where `reached` says so of the tokens so far.
-    """
-    embed, model = network.model.language_model.embed_tokens, network.model.language_model
-    n_suffix = suffix.shape[0]
-    b, device, n_prefix = prefix.rows, suffix.device, len(prefix.keys)
-    keys = prefix.keys.copy(n_suffix + min(budget, FIRST_ROOM))
-    places = torch.arange(n_suffix, device=device) + prefix.position
-    seen = torch.ones(n_suffix, n_prefix + n_suffix, dtype=torch.bool, device=device).tril(n_prefix)
-    hidden = language(model, embed(suffix).expand(b, -1, -1), places.expand(3, 1, -1), seen[None, None], keys)
-    tokens: list[list[int]] = [[] for _ in range(b)]
-    sums, done = [0.0] * b, [False] * b
-    for step in range(budget):
-        logits = network.lm_head(hidden[:, -1]).float()  # (B, V)
-        best = logits.max(dim=-1)
-        logprobs = (best.values - logits.logsumexp(dim=-1)).tolist()
-        for row, (token, logprob) in enumerate(zip(best.indices.tolist(), logprobs, strict=True)):
-            if done[row]:
-                continue
-            tokens[row].append(token)
-            sums[row] += logprob
-            done[row] = token in stops or (reached is not None and reached(tokens[row]))
-        if all(done) or step == budget - 1:
-            break
-        place = torch.full((3, 1, 1), prefix.position + n_suffix + step, device=device)
-        hidden = language(model, embed(best.indices)[:, None], place, None, keys)
-    means = [total / max(len(row), 1) for total, row in zip(sums, tokens, strict=True)]
-    return Generated(tokens, means, done, keys)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Opened:
+    """A batch of tiles whose questions were read; its rows wait for room."""
+
+    rows: deque[Row]
+    """Question after question, tile after tile."""
+    first: int
+    """Number of its first tile."""
+    tokens: Tensor
+    """(B, Q) first tokens of the texts."""
+    logprobs: list[list[float]]
+    prefix: Prefix
+    suffix: KeysValues
+    opening: Opening
+
+
+class Writing:
+    """Writes the texts of a stream of batches, at most `rows` at once."""
+
+    def __init__(self, language: Language, rows: int, rules: Rules) -> None:
+        self._language, self._rules = language, rules
+        self.desk = Desk(language, rows)
+        """Holds the keys of rows that were yielded until the next are asked for, in their slots."""
+        self._free = list(range(rows))[::-1]
+        self._active: list[Row] = []
+        self._waiting: deque[_Opened] = deque()
+        self._on_gpu = language.words.is_cuda
+
+    def write(self, batches: Iterator[tuple[slice, Prefix]], asked: Sequence[Opening]) -> Iterator[list[Row]]:
+        """Batches as (numbers of their tiles, prefix) -> complete rows, in the order in which they end.
+
+        A prefix may have more tiles than numbers: the last ones only fill it up.
+        """
+        source = ((tiles, prefix, opening) for tiles, prefix in batches for opening in asked)
+        more = True
+        while True:
+            while more and not self._waiting and self._roomy():
+                if (batch := next(source, None)) is None:
+                    more = False
+                else:
+                    self._waiting.append(self._open(*batch))
+                    self._take_up()
+            self._take_up()
+            if not self._active:
+                return
+            if not any(row.complete for row in self._active):
+                self._write_on()
+            if done := [row for row in self._active if row.complete]:
+                yield done
+                self._let_go(done)
+            if not more and not self._waiting:
+                self._draw_together()
+
+    def _roomy(self) -> bool:
+        """Whether an eighth of the rows is free: reading a batch interrupts the writing of all."""
+        return 8 * len(self._free) >= len(self._free) + len(self._active)
+
+    def _open(self, tiles: slice, prefix: Prefix, opening: Opening) -> _Opened:
+        """Read the questions of a batch."""
+        hidden, suffix = read_packed(self._language, prefix, opening.packed, opening.ends)
+        tokens, logprobs = likeliest(self._language, hidden)
+        rows = deque(
+            Row(tile, question, prefix.shape.length + len(path))
+            for question, path in zip(opening.questions, opening.paths, strict=True)
+            for tile in range(tiles.start, tiles.stop)
+        )
+        return _Opened(rows, tiles.start, tokens, logprobs.tolist(), prefix, suffix, opening)
+
+    def _take_up(self) -> None:
+        """Give free slots to rows that wait."""
+        while self._free and self._waiting:
+            opened = self._waiting[0]
+            taken = [opened.rows.popleft() for _ in range(min(len(self._free), len(opened.rows)))]
+            for question, rows in groupby(taken, key=lambda row: row.question):
+                self._begin(opened, opened.opening.questions.index(question), list(rows))
+            if not opened.rows:
+                self._waiting.popleft()
+
+    def _begin(self, opened: _Opened, question: int, rows: list[Row]) -> None:
+        device, path = opened.tokens.device, opened.opening.paths[question]
+        pictures = torch.tensor([row.tile - opened.first for row in rows], device=device)
+        tokens = opened.tokens[pictures, question]
+        for row, token in zip(rows, tokens.tolist(), strict=True):
+            row.slot = self._free.pop()
+            self._rules.add(row, token, opened.logprobs[row.tile - opened.first][question])
+        slots = torch.tensor([row.slot for row in rows], device=device)
+        position = opened.prefix.shape.position + len(path)
+        self.desk.begin(Beginning(slots, tokens, opened.prefix.keys, opened.suffix, pictures, path, position))
+        self._active += rows
+
+    def _write_on(self) -> None:
+        """A few more tokens for every row; what comes behind the end of a row is dropped."""
+        left = self._rules.budget - min(len(row.tokens) for row in self._active)
+        longest = max(row.start + len(row.tokens) - 1 for row in self._active)
+        tokens, logprobs = (t.tolist() for t in self.desk.write(min(left, STRIDE if self._on_gpu else 1), longest))
+        for row in self._active:
+            for token, logprob in zip(tokens[row.slot], logprobs[row.slot], strict=True):
+                if row.complete:
+                    break
+                self._rules.add(row, token, logprob)
+
+    def _let_go(self, done: list[Row]) -> None:
+        self.desk.end(torch.tensor([row.slot for row in done], device=self._language.words.device))
+        self._free += [row.slot for row in done]
+        self._active = [row for row in self._active if not row.complete]
+
+    def _draw_together(self) -> None:
+        """Give up rows that nobody will use. On a GPU a step costs nearly the same with fewer rows."""
+        if self._on_gpu or not 0 < 2 * len(self._active) <= len(self._free) + len(self._active):
+            return
+        self.desk.keep(torch.tensor([row.slot for row in self._active]))
+        for slot, row in enumerate(self._active):
+            row.slot = slot
+        self._free = []

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from rsqa.models.language import Language
 from rsqa.models.packing import TokenTree
 
 MAX_LOGITS = 1 << 25
@@ -108,20 +108,13 @@ class _Builder:
 
     def add(self, question: int, branches: Branches, options: slice) -> None:
         root = self.tree.add(branches.suffix)[-1]
-        children: dict[tuple[int, int], int] = {}
-        paths = [[self._walk(root, path, children) for path in ends] for ends in branches.options[options]]
+        paths = [[self._walk(root, path) for path in ends] for ends in branches.options[options]]
         self._shares.append((question, options, paths))
 
-    def _walk(self, node: int, path: Sequence[int], children: dict[tuple[int, int], int]) -> list[int]:
-        """Follow a path from `node`, adding what is missing -> its edges."""
-        edges = []
-        for step, token in enumerate(path):
-            edges.append(self._edges.setdefault((node, token), len(self._edges)))
-            if step < len(path) - 1:
-                if (node, token) not in children:
-                    children[node, token] = self.tree.add([token], after=node)[0]
-                node = children[node, token]
-        return edges
+    def _walk(self, root: int, path: Sequence[int]) -> list[int]:
+        """Follow a path from `root`, adding what is missing -> its edges."""
+        nodes = [root, *self.tree.add(path[:-1], after=root)]
+        return [self._edges.setdefault(edge, len(self._edges)) for edge in zip(nodes, path, strict=True)]
 
     def group(self, device: torch.device) -> Group:
         order = sorted(self._edges, key=lambda edge: edge[0])
@@ -152,15 +145,15 @@ def _padded(paths: list[list[list[int]]], place: dict[int, int], filler: int) ->
     return table
 
 
-def edge_logprobs(head: Any, hidden: Tensor, group: Group) -> Tensor:
+def edge_logprobs(language: Language, hidden: Tensor, group: Group) -> Tensor:
     """(B, R, D) hidden states of the group's heads -> (B, E) log p(token), softmax over all V in float32."""
     b, r, _ = hidden.shape
-    rows = max(1, MAX_LOGITS // (b * head.weight.shape[0]))
+    rows = max(1, MAX_LOGITS // (b * len(language.head)))
     pieces = []
     for first in range(0, r, rows):
         last = min(first + rows, r)
         edges = slice(group.edge_ends[first - 1] if first else 0, group.edge_ends[last - 1])
-        logits = head(hidden[:, first:last]).float()  # (B, rows, V)
+        logits = language.logits(hidden[:, first:last])  # (B, rows, V)
         chosen = logits[:, group.edge_heads[edges] - first, group.edge_tokens[edges]]
         pieces.append(chosen - logits.logsumexp(dim=-1)[:, group.edge_heads[edges] - first])
     return torch.cat(pieces, dim=1)

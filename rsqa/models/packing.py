@@ -16,22 +16,29 @@ from torch import Tensor
 
 @dataclass(slots=True)
 class TokenTree:
-    """A forest of token branches; grows by `add`. S tokens."""
+    """A forest of token branches that share their beginnings; grows by `add`. S tokens."""
 
     ids: list[int] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)
     """Index of the token before, -1 at a root."""
 
+    _children: dict[tuple[int, int], int] = field(default_factory=dict)
+    """(index of a token, token behind it) -> its index."""
+
     def __len__(self) -> int:
         return len(self.ids)
 
     def add(self, ids: Sequence[int], after: int = -1) -> list[int]:
-        """Append a chain behind token `after` (-1: behind the prefix) -> the indices of its tokens."""
-        first = len(self.ids)
-        for offset, token in enumerate(ids):
-            self.ids.append(token)
-            self.parents.append(after if offset == 0 else first + offset - 1)
-        return list(range(first, len(self.ids)))
+        """A chain behind token `after` (-1: behind the prefix) -> indices of its tokens; what is there is shared."""
+        chain = []
+        for token in ids:
+            if (after, token) not in self._children:
+                self._children[after, token] = len(self.ids)
+                self.ids.append(token)
+                self.parents.append(after)
+            after = self._children[after, token]
+            chain.append(after)
+        return chain
 
     def depths(self) -> Tensor:
         """-> (S,) distance of each token from the prefix, 0 for roots."""

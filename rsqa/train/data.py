@@ -234,7 +234,7 @@ def view(picture: Picture, crop_min: float, jitter: float, side: int, rng: Rng) 
     # Whole pictures stay upright more often: only then questions about places and numbers can be asked.
     keep = 0.6 if whole and not picture.whole else 0.2
     turn, mirror = (0, False) if rng.random() < keep else (int(rng.integers(4)), bool(rng.random() < 0.5))
-    chip = torch.rot90(resample(pixels[None], (side, side))[0], turn, (1, 2))
+    chip = torch.rot90(resample(pixels[None], (side, side))[0].float(), turn, (1, 2))
     ground = torch.rot90(ground_of(picture, side), turn, (0, 1))
     if mirror:
         chip, ground = chip.flip(2), ground.flip(1)
@@ -399,7 +399,7 @@ class Batches:
         for number in range(first, min(first + size, len(source.pictures))):
             picture = source.pictures[number]
             rng = np.random.default_rng([seed, number])
-            chips.append(resample(torch.from_numpy(picture.pixels[None]), (self.side, self.side))[0])
+            chips.append(resample(torch.from_numpy(picture.pixels[None]), (self.side, self.side))[0].float())
             known.append(facts_in(picture, None))
             turns.append(turns_of(known[-1], source.rates, CLASS_NAMES, self.asker, True, rng))
         targets = hints(known, [ground_of(p, self.side) for p in source.pictures[first : first + size]])

@@ -100,7 +100,7 @@ def render_scene(seed: int, n: int, side: int, style: str) -> Windows:
         size = int(rng.integers(WINDOW_PX[0], WINDOW_PX[1] + 1))
         row, col = (int(v) for v in rng.integers(0, SCENE_PX - size + 1, 2))
         chip = torch.from_numpy(scene.pixels[:, row : row + size, col : col + size].copy())
-        made.pixels[number] = resample(chip[None], (side, side))[0].round().to(torch.uint8).numpy()
+        made.pixels[number] = resample(chip[None], (side, side))[0].numpy()
         made.ground[number] = ground_shares(ground[row : row + size, col : col + size], grid)
         made.facts.append(window_facts(truth(scene, (row, col, row + size, col + size)), rng))
     return made

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AttentionInterface, AutoTokenizer, Qwen2VLConfig, Qwen2VLForConditionalGeneration
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers import AutoTokenizer, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from rsqa.engines.cards import ModelCard
-from rsqa.engines.preprocess import normalise
 from rsqa.errors import ModelError, OutputError
-from rsqa.models.qwen2vl import Attend, encode, language, prefix_positions
+from rsqa.models import language, vision
+from rsqa.models.language import attention as masked_attention
+from rsqa.models.rotary import image_positions
 from rsqa.tasks.prompts import PromptStyle, prefix_text
 from rsqa.train import checkpoint, words
 from rsqa.train.checkpoint import Progress
@@ -82,16 +83,21 @@ def float32_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return seen.to(value.dtype)
 
 
-def _language_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
-) -> tuple[Tensor, None]:
-    """`float32_attention` as transformers calls it."""
+def float32_masked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """The same for the language part."""
     with torch.autocast(query.device.type, enabled=False):
-        seen, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), attention_mask, **options)
-    return seen.to(value.dtype), None
+        return masked_attention(query.float(), key.float(), value.float(), mask).to(value.dtype)
 
 
-AttentionInterface.register("float32", _language_attention)
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """How the two parts attend."""
+
+    vision: vision.Attend = F.scaled_dot_product_attention
+    language: language.Attend = masked_attention
+
+
+FLOAT32_ATTENTION = Attention(float32_attention, float32_masked_attention)
 
 
 class PackedAnswers(nn.Module):
@@ -104,12 +110,12 @@ class PackedAnswers(nn.Module):
         self,
         model: Qwen2VLForConditionalGeneration,
         tokenizer: Any,
-        attend: Attend = F.scaled_dot_product_attention,
+        attend: Attention = Attention(),
         compiled: bool = False,
     ) -> None:
         super().__init__()
         self.model, self._attend = model, attend
-        self._learning = (torch.compile(encode), torch.compile(language)) if compiled else (encode, language)
+        self._compiled = compiled
         before, after = (tokenizer.encode(text, add_special_tokens=False) for text in prefix_text(NANO_STYLE))
         self.before: Tensor
         self.after: Tensor
@@ -121,18 +127,21 @@ class PackedAnswers(nn.Module):
     def forward(self, pixels: Tensor, ids: Tensor, turn: Tensor, depth: Tensor, labels: Tensor) -> tuple[Tensor, Read]:
         """`Batch`'s tensors -> (answer tokens, V) logits in the order of `labels[labels != IGNORE]`, and the hints."""
         qwen = self.model.model
-        see, read_on = self._learning if self.training else (encode, language)  # other shapes would compile again
-        visual = see(qwen.visual, normalise(pixels), self._attend)  # (B, S_visual, D)
+        tower, reader = vision.vision_of(qwen.visual), language.language_of(self.model)
+        if self._compiled and self.training:
+            tower, reader = tower.compiled(), reader.compiled()
+        visual = vision.encode(tower, pixels, tower.turns(*pixels.shape[2:]), self._attend.vision)  # (B, S_visual, D)
         b, n_visual = len(ids), visual.shape[1]
         embed = qwen.language_model.embed_tokens
         before, after = (embed(part).expand(b, -1, -1) for part in (self.before, self.after))
         embeds = torch.cat([before, visual[:b].to(before.dtype), after, embed(ids)], dim=1)  # (A, P + S, D)
         grid = round(n_visual**0.5)
-        prefix, start = prefix_positions(len(self.before), grid, grid, len(self.after))
+        prefix, start = image_positions(len(self.before), grid, grid, len(self.after))
         positions = torch.cat(
             [prefix.to(ids.device)[:, None].expand(3, b, -1), (depth + start)[None].expand(3, -1, -1)], dim=2
         )
-        hidden = read_on(qwen.language_model, embeds, positions, packed_mask(turn, prefix.shape[1]))
+        mask = packed_mask(turn, prefix.shape[1])
+        hidden, _ = language.read(reader, embeds, reader.turns(positions), mask, attend=self._attend.language)
         answers = hidden[:, prefix.shape[1] :][labels != IGNORE]
         return self.model.lm_head(answers), self.hints(visual, embed.weight)
 
@@ -220,10 +229,7 @@ def train(
         sets, held = load_sets(recipe, data, out, echo if main else _silent)
         tokenizer = own_tokenizer(recipe, sets, out)
     model = initial_model(recipe, tokenizer)
-    attend: Attend = F.scaled_dot_product_attention
-    if accelerator.device.type == "cpu" and recipe.bf16:
-        attend = float32_attention
-        model.model.language_model.set_attn_implementation("float32")
+    attend = FLOAT32_ATTENTION if accelerator.device.type == "cpu" and recipe.bf16 else Attention()
     single = PackedAnswers(model, tokenizer, attend, recipe.compile)
     shares = [getattr(recipe, s.name) for s in sets]
     batches = Batches(sets, shares, tokenizer, Asker(NANO_STYLE), recipe.side_px, recipe.suffix_tokens)

@@ -5,8 +5,8 @@ from oracle import NATIVE
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from rsqa.engines.cards import CARDS
-from rsqa.engines.preprocess import PIXEL_STD, normalise, resample
-from rsqa.models.qwen2vl import patchify
+from rsqa.engines.preprocess import resample
+from rsqa.models.vision import PIXEL_MEAN, PIXEL_STD, patchify
 
 
 def noise(height, width):
@@ -21,7 +21,8 @@ def smooth(height, width):
 
 def ours(chips):
     side = CARDS["tinyrs"].model_side(*chips.shape[2:])
-    return patchify(normalise(resample(torch.from_numpy(chips), side)), 14, 2)
+    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (PIXEL_MEAN, PIXEL_STD))
+    return patchify((resample(torch.from_numpy(chips), side) / 255 - mean) / std, 14, 2, torch.float32)
 
 
 def theirs(chips):

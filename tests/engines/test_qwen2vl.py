@@ -68,8 +68,8 @@ def test_closed_questions_equal_the_teacher_forced_reference(pair, shape, batch)
     for question in (*CLOSED[:3], LETTER):
         expected = oracle.option_logprobs(chips, question)
         np.testing.assert_allclose(said[question.id], expected, rtol=0, atol=1e-4)
-        np.testing.assert_allclose(shares(said[question.id]), shares(expected), rtol=0, atol=1e-5)
-        np.testing.assert_allclose(np.exp(said[question.id]), np.exp(expected), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(shares(said[question.id]), shares(expected), rtol=0, atol=3e-5)
+        np.testing.assert_allclose(np.exp(said[question.id]), np.exp(expected), rtol=0, atol=3e-5)
     expected = np.array([[oracle.option_logprob(chips[0], QUESTIONS[-1], o) for o in QUESTIONS[-1].options]])
     np.testing.assert_allclose(said["ships"][:1], expected, rtol=0, atol=1e-4)
 

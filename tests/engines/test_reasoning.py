@@ -6,6 +6,7 @@ import torch
 from oracle import Oracle
 
 from rsqa.engines.cards import CARDS
+from rsqa.engines.generation import Writing
 from rsqa.engines.qwen2vl import load_qwen2vl
 from rsqa.models.checkpoint import open_checkpoint
 from rsqa.tasks.parse import answers
@@ -18,26 +19,20 @@ WORDS = Question("words", "Describe the scene.", "open")
 SHAPE = (56, 84)
 
 
-class Script(torch.nn.Module):
-    """A head that says what it is told while text is written, and what it thinks while options are scored."""
+class Script:
+    """Says what it is told in place of the likeliest token; a row per tile, in the order of the tiles."""
 
-    def __init__(self, head, rows):
-        super().__init__()
-        self.head, self.rows, self.step = head, rows, 0
+    def __init__(self, rows):
+        self.rows, self.step = rows, 0
 
-    @property
-    def weight(self):
-        return self.head.weight
-
-    def forward(self, hidden):
-        if hidden.ndim == 3:
+    def __call__(self, language, hidden):
+        if hidden.ndim == 3:  # the first token, behind a question
             self.step = 0
-            return self.head(hidden)
-        logits = torch.zeros(len(hidden), self.weight.shape[0])
-        for row, tokens in zip(logits, self.rows, strict=False):
-            row[tokens[self.step % len(tokens)]] = 30.0
+        tokens = torch.zeros(hidden.shape[:-1], dtype=torch.long)
+        for row, said in enumerate(self.rows[: len(tokens)]):
+            tokens[row] = said[self.step % len(said)]
         self.step += 1
-        return logits
+        return tokens, torch.full(tokens.shape, -0.5)
 
 
 @pytest.fixture
@@ -50,14 +45,21 @@ def oracle(random_folder):
     return Oracle(random_folder(2), CARD)
 
 
-def scripted(folder, rows):
+@pytest.fixture
+def scripted(monkeypatch):
     """An engine that writes `rows` (of token ids), one per tile of a batch."""
-    engine = load_qwen2vl(CARD, open_checkpoint(folder), "cpu", "float32")
-    engine.network.lm_head = Script(engine.network.lm_head, rows)
-    return engine
+    monkeypatch.setattr(Writing, "_draw_together", lambda writing: None)  # rows stay where the script knows them
+
+    def make(folder, rows):
+        script = Script(rows)
+        monkeypatch.setattr("rsqa.engines.generation.likeliest", script)
+        monkeypatch.setattr("rsqa.models.writing.likeliest", script)
+        return load_qwen2vl(CARD, open_checkpoint(folder), "cpu", "float32")
+
+    return make
 
 
-def test_options_are_scored_where_each_text_opens_its_answer(random_folder, oracle, chips):
+def test_options_are_scored_where_each_text_opens_its_answer(scripted, random_folder, oracle, chips):
     ids, one = oracle.ids, oracle.tokenizer.token_to_id
     assert one(">yes") is not None  # the tag and an answer in one token
     texts = [
@@ -90,7 +92,7 @@ def test_options_are_scored_where_each_text_opens_its_answer(random_folder, orac
         assert said.reasoning[0] == "a lake"
 
 
-def test_an_answer_that_shares_a_token_with_the_tag_is_spelled_with_it(random_folder, oracle):
+def test_an_answer_that_shares_a_token_with_the_tag_is_spelled_with_it(scripted, random_folder, oracle):
     engine = scripted(random_folder(2), [])
     spelled = oracle.ids("<answer>yes</answer>")
     (yes, _), (no, _) = engine.words.options(WATER, before=">")
@@ -98,7 +100,7 @@ def test_an_answer_that_shares_a_token_with_the_tag_is_spelled_with_it(random_fo
     assert yes[0] == oracle.tokenizer.token_to_id(">yes") != no[0]
 
 
-def test_open_questions_are_written_to_the_end(random_folder, oracle, chips):
+def test_open_questions_are_written_to_the_end(scripted, random_folder, oracle, chips):
     end = oracle.tokenizer.token_to_id("<|im_end|>")
     whole = "<reasoning>a lake</reasoning><answer>A lake.</answer>"
     engine = scripted(random_folder(2), [[*oracle.ids(whole), end], oracle.ids("<reasoning>and so on, ")])

@@ -1,5 +1,6 @@
 from hashlib import blake2b
 from math import log
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -78,4 +79,5 @@ def test_logits_in_pieces(most, monkeypatch):
     head = torch.nn.Linear(4, 10, bias=False)
     hidden = torch.randn(3, len(group.heads), 4)
     expected = head(hidden).log_softmax(-1)[:, group.edge_heads, group.edge_tokens]
-    torch.testing.assert_close(edge_logprobs(head, hidden, group), expected)
+    language = SimpleNamespace(head=head.weight, logits=head)
+    torch.testing.assert_close(edge_logprobs(language, hidden, group), expected)
