@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 
 PACKED_TOKENS = 1_024
 """Most suffix tokens that are scored behind a tile at once; attention and head rows grow with it, more wins nothing."""
+ROWS = 256
+"""Texts written at once on one device; more cost memory and win little: a step of 256 rows is bound by their keys."""
+ROWS_PER_TILE = 8
+"""So many texts for each tile of a batch: a smaller batch needs less memory for them, too."""
 
 
 def ladder(batch: int) -> tuple[int, ...]:

@@ -19,10 +19,6 @@ from rsqa.models.language import KeysValues, Language
 from rsqa.models.packing import TokenTree
 from rsqa.models.writing import Beginning, Desk, likeliest
 
-ROWS = 256
-"""Texts written at once on one device; more cost memory and win little (a step at 256 rows is bound by the keys)."""
-ROWS_PER_TILE = 8
-"""Of a batch: what a batch is for the pictures, so many rows are for the texts. A smaller batch needs less memory."""
 STRIDE = 8
 """Tokens that a GPU writes between two looks at them: a look waits for it."""
 CIRCLE, LONGEST_TURN = 96, 24

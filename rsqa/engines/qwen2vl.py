@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsqa.engines.base import Replies
-from rsqa.engines.batching import PACKED_TOKENS, padded_batches
+from rsqa.engines.batching import PACKED_TOKENS, ROWS, ROWS_PER_TILE, padded_batches
 from rsqa.engines.cards import PIXELS_PER_TOKEN, ModelCard
-from rsqa.engines.generation import ROWS, ROWS_PER_TILE, Opening, Row, Rules, Writing, openings
+from rsqa.engines.generation import Opening, Row, Rules, Writing, openings
 from rsqa.engines.prefix import Packed, Prefix, PrefixShape, pack_behind, prefix_shape, read_packed, read_prefix
 from rsqa.engines.preprocess import resample
 from rsqa.engines.reasoning import CLOSING, OPENING, ReasonedScores, Tags

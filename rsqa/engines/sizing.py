@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rsqa.engines.batching import PACKED_TOKENS
+from rsqa.engines.batching import PACKED_TOKENS, ROWS_PER_TILE
 from rsqa.engines.cards import ModelCard
 from rsqa.engines.registry import ModelRef, is_loaded, locate
 from rsqa.models.checkpoint import Checkpoint
@@ -55,9 +55,8 @@ def memory_estimate(checkpoint: Checkpoint, card: ModelCard, tile_shape: tuple[i
     )
     item, patches = _ITEM_BYTES[dtype], _patches(card, tile_shape)
     prefix = patches // 4 + 128  # visual tokens, system prompt and tags
-    held = (
-        2 * layers * kv_dim * item * (2 * prefix + card.max_new_tokens)
-    )  # the shared prefix, and a copy to write behind
+    # The shared prefix, and texts that are written behind copies of it.
+    held = 2 * layers * kv_dim * item * (prefix + ROWS_PER_TILE * (prefix + 128 + card.max_new_tokens))
     seeing = patches * int(vision["embed_dim"]) * 18 * item
     per_token = (3 * inner + 10 * dim) * item
     reading = max(prefix, PACKED_TOKENS) * per_token + 2 * dim * item * (prefix + PACKED_TOKENS)

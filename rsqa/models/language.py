@@ -25,7 +25,9 @@ Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """One layer. What is multiplied with the same thing stands in one matrix."""
+    """One layer. Queries, keys and values stand in one matrix, which takes a third off their time; gate and up, two
+    thirds of all weights, stay as they lie in the file: one matrix of both is a second copy and no faster at 2B.
+    """
 
     norm_in: Tensor
     """(D,)."""
@@ -36,8 +38,10 @@ class Layer:
     """(D, H · C)."""
     norm_mlp: Tensor
     """(D,)."""
-    gate_up: Tensor
-    """(2 F, D)."""
+    gate: Tensor
+    """(F, D)."""
+    up: Tensor
+    """(F, D)."""
     down: Tensor
     """(D, F)."""
     heads: int
@@ -93,7 +97,7 @@ def language_of(network: Any) -> Language:
 
 
 def take_language(network: Any) -> Language:
-    """The same, but the network's layers are used up one by one: two copies of them are never in memory."""
+    """The same, but the network's layers are used up one by one: no weight is held twice."""
     modules = network.model.language_model.layers
     layers = []
     while len(modules):
@@ -111,7 +115,8 @@ def _layer(module: Any, config: Any) -> Layer:
         qkv_bias=torch.cat([part.bias for part in qkv]),
         out=attention.o_proj.weight,
         norm_mlp=module.post_attention_layernorm.weight,
-        gate_up=torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]),
+        gate=mlp.gate_proj.weight,
+        up=mlp.up_proj.weight,
         down=mlp.down_proj.weight,
         heads=config.num_attention_heads,
         kv_heads=config.num_key_value_heads,
@@ -161,8 +166,8 @@ def leave(layer: Layer, x: Tensor, seen: Tensor) -> Tensor:
     """(B, L, D) before a layer and (B, H, L, C) its attention -> (B, L, D) behind it."""
     b, n, d = x.shape
     x = x + F.linear(seen.transpose(1, 2).reshape(b, n, -1), layer.out)
-    gate, up = F.linear(F.rms_norm(x, (d,), layer.norm_mlp, layer.eps), layer.gate_up).chunk(2, dim=-1)
-    return x + F.linear(F.silu(gate) * up, layer.down)
+    normed = F.rms_norm(x, (d,), layer.norm_mlp, layer.eps)
+    return x + F.linear(F.silu(F.linear(normed, layer.gate)) * F.linear(normed, layer.up), layer.down)
 
 
 def read(

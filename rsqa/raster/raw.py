@@ -87,21 +87,24 @@ def reopen(source: RasterSource) -> None:
     _HANDLES.drop(source)
 
 
-def read_raw(source: RasterSource, window: Window, factor: int) -> RawPixels:
-    """Read a window, in pixels of the level `factor`. Call it inside rasterio.Env(**gdal_env(...)).
+def read_raw(source: RasterSource, window: Window, factor: int) -> RawPixels | None:
+    """Read a window, in pixels of the level `factor`; None where the file's mask says that nothing is valid: then no
+    colour is decoded. Call it inside rasterio.Env(**gdal_env(...)).
 
     Raises what rasterio raises when a file block can't be decoded, SourceChanged when the file is another one or gone.
     """
     dataset = _HANDLES.get(source, factor)
     area = rasterio.windows.Window(window.col, window.row, window.width, window.height)  # columns first
     indexes = [*source.bands, source.alpha_band] if source.alpha_band else [*source.bands]
-    pixels = dataset.read(indexes, window=area)
     flags: list[NDArray[np.bool_]] = []
+    if source.mask == "mask":
+        flags.append(dataset.read_masks(source.bands[0], window=area) != 0)
+        if not flags[0].any():
+            return None
+    pixels = dataset.read(indexes, window=area)
     if source.alpha_band:
         flags.append(pixels[-1] != 0)
         pixels = pixels[:-1]
-    if source.mask == "mask":
-        flags.append(dataset.read_masks(source.bands[0], window=area) != 0)
     if source.nodata is not None:
         flags.append(_differs(pixels, source.nodata))
     if pixels.dtype.kind == "f":

@@ -179,7 +179,7 @@ def _paste(part: RawPixels, frame: RawPixels, where: Window) -> None:
 
 
 def _read(source: RasterSource, table: BlockTable | None, window: Window, factor: int) -> RawPixels | None:
-    """Raw pixels, those of absent file blocks invalid; None when all are absent, and then nothing is read."""
+    """Raw pixels, those of absent file blocks invalid; None when all are absent or masked: no colour is decoded."""
     if table is None:
         return read_raw(source, window, factor)
     part = table.touched(window)
@@ -187,7 +187,7 @@ def _read(source: RasterSource, table: BlockTable | None, window: Window, factor
     if sparse.all():
         return None
     raw = read_raw(source, window, factor)
-    if not sparse.any():
+    if raw is None or not sparse.any():
         return raw
     present = ~part.spread(sparse, window)
     return RawPixels(raw.pixels, present if raw.valid is None else raw.valid & present)

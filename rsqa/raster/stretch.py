@@ -151,8 +151,10 @@ def _sample(source: RasterSource, window: Window) -> NDArray[Any] | None:
     """(C, n) valid values of a window, at most 4096 a band; None when there are none."""
     try:
         with rasterio.Env(**gdal_env(sidecars=source.sidecars)):
-            raw: RawPixels = read_raw(source, window, factor=1)
+            raw = read_raw(source, window, factor=1)
     except GDAL_ERRORS:  # a broken block has no say; its tiles become error rows when they are read
+        return None
+    if raw is None:
         return None
     pixels = raw.pixels.reshape(len(raw.pixels), -1)
     if raw.valid is not None:

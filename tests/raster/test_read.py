@@ -14,7 +14,7 @@ from rasterio.enums import ColorInterp, Resampling
 from truth_rasters import TILED, UTM, places, read_all
 
 from rsqa.errors import SourceChanged
-from rsqa.raster.grid import TileGrid, block_grid
+from rsqa.raster.grid import Block, TileGrid, block_grid
 from rsqa.raster.raw import block_table
 from rsqa.raster.read import choose_level, read_block
 from rsqa.raster.source import open_source
@@ -316,6 +316,30 @@ def assert_only_broken(path, pixels, broken_blocks, tile_px=200):
             np.testing.assert_array_equal(chip, pixels[:, *window.slices])
     assert 0 < n_broken < len(found)
     return source
+
+
+def test_colours_under_a_whole_mask_are_not_decoded(write):
+    """A block that can't be decoded shows it: where the mask covers all that is read at once, nobody notices."""
+    pixels, valid = (
+        np.random.default_rng(0).integers(0, 256, (3, 512, 1024), dtype=np.uint8),
+        np.ones((512, 1024), bool),
+    )
+    valid[:, :512] = False
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        path = write(pixels, **TILED)
+        with rasterio.open(path, "r+") as dataset:
+            dataset.write_mask(valid)
+    table = read_block_table(path, read_directories(path)[0])
+    patch(path, int(table.offsets[0, 0, 0]) + 200, b"\xff" * 64)
+    source, grid = open_source(path, name="a.tif"), TileGrid(512, 1024, 256)
+    masked, shown = (read_block(source, grid, Block(0, 0, 2, col, col + 2), Stretch(), 1).chips() for col in (0, 2))
+    assert (masked.valid_frac.tolist(), list(masked.error), masked.pixels.any()) == ([0.0] * 4, [None] * 4, False)
+    assert shown.valid_frac.tolist() == [1.0] * 4
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
+        dataset.write_mask(np.ones_like(valid))
+    source = open_source(path, name="a.tif")
+    seen = read_block(source, grid, Block(0, 0, 2, 0, 2), Stretch(), 1).chips()
+    assert list(seen.error) == ["block_unreadable", None, None, None]  # the truth of this test: it is broken
 
 
 @pytest.mark.parametrize("tile_px", [128, 200, 256])

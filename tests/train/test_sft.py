@@ -169,7 +169,9 @@ def test_the_planted_pattern_is_learned(data, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-@pytest.mark.filterwarnings("default:The .grad attribute of a Tensor")  # torch looks, hides its warning, meets our "error"
+@pytest.mark.filterwarnings(
+    "default:The .grad attribute of a Tensor"
+)  # torch looks, hides its warning, meets our "error"
 def test_a_compiled_run_has_the_losses_of_a_plain_one(data, tmp_path):
     losses = []
     for compiled in (False, True):
