@@ -28,15 +28,16 @@ from rsqa.engines.words import Words
 from rsqa.errors import ModelError
 from rsqa.models.checkpoint import Checkpoint
 from rsqa.models.language import Language, take_language
+from rsqa.models.linear import AS_LOADED, Precision, eight_bits
 from rsqa.models.loading import load_network, load_tokenizer
-from rsqa.models.vision import Vision, encode, vision_of
+from rsqa.models.vision import Vision, encode, take_vision
 from rsqa.tasks.question import Question
 
 
 class Qwen2VLEngine:
     """A network, its words and its card on one device."""
 
-    def __init__(self, network: Any, words: Words, card: ModelCard) -> None:
+    def __init__(self, network: Any, words: Words, card: ModelCard, precision: Precision = AS_LOADED) -> None:
         """`network`: transformers' Qwen2VLForConditionalGeneration, which is used up. ModelError for another shape."""
         visual, text = network.model.visual, network.config.text_config
         unit = visual.patch_embed.patch_size * visual.spatial_merge_size
@@ -53,8 +54,8 @@ class Qwen2VLEngine:
             )
         self.words, self.card = words, card
         self.device: torch.device = network.lm_head.weight.device
-        self.vision: Vision = vision_of(visual)
-        self.language: Language = take_language(network)
+        self.vision: Vision = take_vision(visual, precision)
+        self.language: Language = take_language(network, precision)
         if self.device.type == "cuda":
             self.vision, self.language = self.vision.compiled(), self.language.compiled()
 
@@ -72,9 +73,12 @@ class Qwen2VLEngine:
 
 
 def load_qwen2vl(card: ModelCard, checkpoint: Checkpoint, device: str, dtype: str) -> Qwen2VLEngine:
-    """Read a checkpoint into memory."""
+    """Read a checkpoint into memory; `dtype` int8: matrices of 8 bits, converted one after the other."""
     words = Words(load_tokenizer(checkpoint), card)
-    return Qwen2VLEngine(load_network(checkpoint, device, dtype), words, card)
+    if dtype != "int8":
+        return Qwen2VLEngine(load_network(checkpoint, device, dtype), words, card)
+    precision = eight_bits(torch.float32 if device == "cpu" else torch.bfloat16)
+    return Qwen2VLEngine(load_network(checkpoint, device, "auto"), words, card, precision)
 
 
 class Qwen2VLSession:

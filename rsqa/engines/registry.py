@@ -23,7 +23,11 @@ from rsqa.errors import ModelError, UsageError
 from rsqa.models.checkpoint import Checkpoint, open_checkpoint
 
 EMBEDDED = "tinyrs-nano"
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = {
+    "float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16",
+    "float16": "float16", "fp16": "float16", "int8": "int8",
+}  # fmt: skip
+"""As they are asked for -> as plans name them. int8: the layers' matrices; activations are float32 on a CPU."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -142,7 +146,7 @@ def choose_dtype(dtype: str, device: str) -> str:
         return "float32" if device == "cpu" else "bfloat16"
     if dtype not in DTYPES:
         raise UsageError(f"unknown dtype {dtype!r}; choose auto or one of {', '.join(DTYPES)}")
-    return dtype
+    return DTYPES[dtype]
 
 
 _ENGINES: dict[tuple[str, str, str], Engine] = {}

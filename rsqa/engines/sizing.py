@@ -18,7 +18,8 @@ MAX_PATCHES_CPU = 1_024
 were as fast as those of 32, within the noise of two rounds, and took 30 to 50 MB less."""
 MAX_CHIP_BYTES = 128 * 2**20
 """uint8 chips of a batch."""
-_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 4}
+"""Of activations."""
 _USABLE = 0.8
 """Share of free memory that a batch may be planned to fill."""
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rsqa.models.linear import AS_LOADED, Precision, Weight, linear
 from rsqa.models.rotary import Turns, rotate, text_angles
 
 KeysValues = list[tuple[Tensor, Tensor]]
@@ -31,18 +32,18 @@ class Layer:
 
     norm_in: Tensor
     """(D,)."""
-    qkv: Tensor
+    qkv: Weight
     """((H + 2 G) · C, D): queries, keys, values."""
     qkv_bias: Tensor
-    out: Tensor
+    out: Weight
     """(D, H · C)."""
     norm_mlp: Tensor
     """(D,)."""
-    gate: Tensor
+    gate: Weight
     """(F, D)."""
-    up: Tensor
+    up: Weight
     """(F, D)."""
-    down: Tensor
+    down: Weight
     """(D, F)."""
     heads: int
     kv_heads: int
@@ -93,44 +94,47 @@ class Language:
 def language_of(network: Any) -> Language:
     """The language part of a transformers network, which stays whole: gradients reach its parameters."""
     config = network.config.text_config
-    return _language(network, [_layer(module, config) for module in network.model.language_model.layers])
+    layers = [_layer(module, config, AS_LOADED) for module in network.model.language_model.layers]
+    return _language(network, layers, AS_LOADED)
 
 
-def take_language(network: Any) -> Language:
+def take_language(network: Any, precision: Precision = AS_LOADED) -> Language:
     """The same, but the network's layers are used up one by one: no weight is held twice."""
     modules = network.model.language_model.layers
     layers = []
     while len(modules):
-        layers.append(_layer(modules[0], network.config.text_config))
+        layers.append(_layer(modules[0], network.config.text_config, precision))
         del modules[0]
-    return _language(network, layers)
+    return _language(network, layers, precision)
 
 
-def _layer(module: Any, config: Any) -> Layer:
-    attention, mlp = module.self_attn, module.mlp
+def _layer(module: Any, config: Any, precision: Precision) -> Layer:
+    attention, mlp, matrix, other = module.self_attn, module.mlp, precision.matrix, precision.other
     qkv = (attention.q_proj, attention.k_proj, attention.v_proj)
     return Layer(
-        norm_in=module.input_layernorm.weight,
-        qkv=torch.cat([part.weight for part in qkv]),
-        qkv_bias=torch.cat([part.bias for part in qkv]),
-        out=attention.o_proj.weight,
-        norm_mlp=module.post_attention_layernorm.weight,
-        gate=mlp.gate_proj.weight,
-        up=mlp.up_proj.weight,
-        down=mlp.down_proj.weight,
+        norm_in=other(module.input_layernorm.weight),
+        qkv=matrix(torch.cat([part.weight for part in qkv])),
+        qkv_bias=other(torch.cat([part.bias for part in qkv])),
+        out=matrix(attention.o_proj.weight),
+        norm_mlp=other(module.post_attention_layernorm.weight),
+        gate=matrix(mlp.gate_proj.weight),
+        up=matrix(mlp.up_proj.weight),
+        down=matrix(mlp.down_proj.weight),
         heads=config.num_attention_heads,
         kv_heads=config.num_key_value_heads,
         eps=config.rms_norm_eps,
     )
 
 
-def _language(network: Any, layers: list[Layer]) -> Language:
+def _language(network: Any, layers: list[Layer], precision: Precision) -> Language:
     model, config = network.model.language_model, network.config.text_config
+    words = precision.other(model.embed_tokens.weight)
+    tied = network.lm_head.weight is model.embed_tokens.weight
     return Language(
-        words=model.embed_tokens.weight,
-        head=network.lm_head.weight,
+        words=words,
+        head=words if tied else precision.other(network.lm_head.weight),
         layers=layers,
-        norm=model.norm.weight,
+        norm=precision.other(model.norm.weight),
         eps=config.rms_norm_eps,
         inverse=model.rotary_emb.inv_freq.float(),
         sections=tuple(config.rope_parameters["mrope_section"]),
@@ -156,7 +160,7 @@ def enter(layer: Layer, x: Tensor, turns: Turns) -> tuple[Tensor, Tensor, Tensor
     """(B, L, D) -> turned queries (B, H, L, C), turned keys and values (B, G, L, C) of a layer."""
     b, n, d = x.shape
     h, g = layer.heads, layer.kv_heads
-    qkv = F.linear(F.rms_norm(x, (d,), layer.norm_in, layer.eps), layer.qkv, layer.qkv_bias)
+    qkv = linear(F.rms_norm(x, (d,), layer.norm_in, layer.eps), layer.qkv, layer.qkv_bias)
     qkv = qkv.reshape(b, n, h + 2 * g, -1)
     queries, keys = torch.split(rotate(qkv[:, :, : h + g], turns).transpose(1, 2), [h, g], dim=1)
     return queries, keys, qkv[:, :, h + g :].transpose(1, 2)
@@ -165,9 +169,9 @@ def enter(layer: Layer, x: Tensor, turns: Turns) -> tuple[Tensor, Tensor, Tensor
 def leave(layer: Layer, x: Tensor, seen: Tensor) -> Tensor:
     """(B, L, D) before a layer and (B, H, L, C) its attention -> (B, L, D) behind it."""
     b, n, d = x.shape
-    x = x + F.linear(seen.transpose(1, 2).reshape(b, n, -1), layer.out)
+    x = x + linear(seen.transpose(1, 2).reshape(b, n, -1), layer.out)
     normed = F.rms_norm(x, (d,), layer.norm_mlp, layer.eps)
-    return x + F.linear(F.silu(F.linear(normed, layer.gate)) * F.linear(normed, layer.up), layer.down)
+    return x + linear(F.silu(linear(normed, layer.gate)) * linear(normed, layer.up), layer.down)
 
 
 def read(

@@ -13,7 +13,8 @@ from tokenizers import Tokenizer
 from rsqa.errors import ModelError
 from rsqa.models.checkpoint import Checkpoint
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": "auto"}
+"""auto: as the checkpoint has it."""
 
 
 def load_network(checkpoint: Checkpoint, device: str, dtype: str) -> Any:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rsqa.models.linear import AS_LOADED, Precision, Weight, linear, scaled_linear
 from rsqa.models.rotary import Turns, rotate, vision_angles
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -23,6 +24,8 @@ PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 MIDDLE = 128
 """Pixels are read as -128..127, which bfloat16 holds exactly; the patch embedding knows."""
 QUICK_GELU = 1.702
+EPS = 1e-6
+"""Of all norms of the tower."""
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Queries, keys and values (B, H, N, C) -> the same shape."""
@@ -46,7 +49,7 @@ class PatchEmbedding:
         return F.linear(patchify(centred, self.patch, self.merge, self.weight.dtype), self.weight, self.bias)
 
 
-def patch_embedding(visual: Any) -> PatchEmbedding:
+def patch_embedding(visual: Any, precision: Precision) -> PatchEmbedding:
     """Fold what comes before the first product into its weights, in float32, rounded once.
 
     With weight W and a pixel p: W · (p / 255 - mean) / std = W' · (p - 128) + b. The tower takes two frames; a still
@@ -58,8 +61,9 @@ def patch_embedding(visual: Any) -> PatchEmbedding:
     std = torch.tensor(PIXEL_STD, device=kernel.device).reshape(3, 1, 1)
     weight = (kernel / (255.0 * std)).flatten(1)
     bias = (kernel * (MIDDLE / 255.0 - mean) / std).sum(dim=(1, 2, 3))
-    dtype = embed.proj.weight.dtype
-    return PatchEmbedding(weight.to(dtype), bias.to(dtype), embed.patch_size, visual.spatial_merge_size)
+    loaded = embed.proj.weight.dtype
+    folded = (precision.other(tensor.to(loaded)) for tensor in (weight, bias))
+    return PatchEmbedding(*folded, embed.patch_size, visual.spatial_merge_size)
 
 
 def patchify(pixels: Tensor, patch: int, merge: int, dtype: torch.dtype) -> Tensor:
@@ -73,18 +77,43 @@ def patchify(pixels: Tensor, patch: int, merge: int, dtype: torch.dtype) -> Tens
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Vision:
-    """A tower made ready."""
+class Block:
+    """One block of the tower."""
 
-    visual: Any
-    """transformers' tower."""
+    norm_in: tuple[Tensor, Tensor]
+    """Weight and bias (E,)."""
+    qkv: Weight
+    """(3 E, E): queries, keys, values."""
+    qkv_bias: Tensor
+    out: Weight
+    out_bias: Tensor
+    norm_mlp: tuple[Tensor, Tensor]
+    inner: Weight
+    """(F, E)."""
+    inner_bias: Tensor
+    outer: Weight
+    """(E, F)."""
+    outer_bias: Tensor
+    heads: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Vision:
+    """Weights of the tower."""
+
     embed: PatchEmbedding
-    enter: Callable[[Any, Tensor, Turns], tuple[Tensor, Tensor, Tensor]]
-    leave: Callable[[Any, Tensor, Tensor], Tensor]
+    blocks: list[Block]
+    norm: tuple[Tensor, Tensor]
+    merge: tuple[Weight, Tensor]
+    """(merge² · E, merge² · E) and bias: what the patches of one visual token become together."""
+    out: tuple[Weight, Tensor]
+    """(D, merge² · E) and bias."""
+    enter: Callable[[Block, Tensor, Turns], tuple[Tensor, Tensor, Tensor]]
+    leave: Callable[[Block, Tensor, Tensor], Tensor]
 
     def turns(self, height: int, width: int) -> Turns:
         """Turns of the patches of a picture of `height` x `width` pixels."""
-        e, heads = self.embed.weight.shape[0], self.visual.blocks[0].attn.num_heads
+        e, heads = self.embed.weight.shape[0], self.blocks[0].heads
         rows, cols = height // self.embed.patch, width // self.embed.patch
         return Turns.of(vision_angles(rows, cols, self.embed.merge, e // heads).to(self.embed.weight.device))
 
@@ -96,33 +125,74 @@ class Vision:
 
 def vision_of(visual: Any) -> Vision:
     """The tower of a transformers network, which stays whole: gradients reach its parameters."""
-    return Vision(visual, patch_embedding(visual), enter, leave)
+    return _vision(visual, [_block(module, AS_LOADED) for module in visual.blocks], AS_LOADED)
 
 
-def enter(block: Any, x: Tensor, turns: Turns) -> tuple[Tensor, Tensor, Tensor]:
+def take_vision(visual: Any, precision: Precision = AS_LOADED) -> Vision:
+    """The same, but the network's blocks are used up one by one: no weight is held twice."""
+    blocks = []
+    while len(visual.blocks):
+        blocks.append(_block(visual.blocks[0], precision))
+        del visual.blocks[0]
+    return _vision(visual, blocks, precision)
+
+
+def _block(module: Any, precision: Precision) -> Block:
+    attention, mlp, matrix, other = module.attn, module.mlp, precision.matrix, precision.other
+    return Block(
+        norm_in=(other(module.norm1.weight), other(module.norm1.bias)),
+        qkv=matrix(attention.qkv.weight),
+        qkv_bias=other(attention.qkv.bias),
+        out=matrix(attention.proj.weight),
+        out_bias=other(attention.proj.bias),
+        norm_mlp=(other(module.norm2.weight), other(module.norm2.bias)),
+        inner=matrix(mlp.fc1.weight),
+        inner_bias=other(mlp.fc1.bias),
+        outer=matrix(mlp.fc2.weight),
+        outer_bias=other(mlp.fc2.bias),
+        heads=attention.num_heads,
+    )
+
+
+def _vision(visual: Any, blocks: list[Block], precision: Precision) -> Vision:
+    merger, matrix, other = visual.merger, precision.matrix, precision.other
+    return Vision(
+        embed=patch_embedding(visual, precision),
+        blocks=blocks,
+        norm=(other(merger.ln_q.weight), other(merger.ln_q.bias)),
+        merge=(matrix(merger.mlp[0].weight), other(merger.mlp[0].bias)),
+        out=(matrix(merger.mlp[2].weight), other(merger.mlp[2].bias)),
+        enter=enter,
+        leave=leave,
+    )
+
+
+def enter(block: Block, x: Tensor, turns: Turns) -> tuple[Tensor, Tensor, Tensor]:
     """(B, N, E) -> turned queries, turned keys, and values (B, H, N, C) of a block."""
     b, n, e = x.shape
-    heads = block.attn.num_heads
-    qkv = block.attn.qkv(block.norm1(x)).reshape(b, n, 3 * heads, e // heads)
+    heads = block.heads
+    qkv = linear(_normed(x, block.norm_in), block.qkv, block.qkv_bias).reshape(b, n, 3 * heads, e // heads)
     queries, keys = torch.split(rotate(qkv[:, :, : 2 * heads], turns).transpose(1, 2), heads, dim=1)
     return queries, keys, qkv[:, :, 2 * heads :].transpose(1, 2)
 
 
-def leave(block: Any, x: Tensor, seen: Tensor) -> Tensor:
+def leave(block: Block, x: Tensor, seen: Tensor) -> Tensor:
     """(B, N, E) before a block and (B, H, N, C) its attention -> (B, N, E) behind it."""
-    b, n, e = x.shape
-    x = x + block.attn.proj(seen.transpose(1, 2).reshape(b, n, e))
-    # x · sigmoid(1.702 x) = silu(1.702 x) / 1.702, and the product divides for nothing.
-    inner = F.silu(block.mlp.fc1(block.norm2(x)) * QUICK_GELU).flatten(0, 1)
-    out = torch.addmm(block.mlp.fc2.bias, inner, block.mlp.fc2.weight.t(), alpha=1 / QUICK_GELU)
-    return x + out.reshape(b, n, e)
+    x = x + linear(seen.transpose(1, 2).reshape(x.shape), block.out, block.out_bias)
+    # x · sigmoid(1.702 x) is silu(1.702 x) / 1.702, and the product divides in passing.
+    inner = F.silu(linear(_normed(x, block.norm_mlp), block.inner, block.inner_bias) * QUICK_GELU)
+    return x + scaled_linear(inner, block.outer, block.outer_bias, 1 / QUICK_GELU)
+
+
+def _normed(x: Tensor, norm: tuple[Tensor, Tensor]) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], *norm, eps=EPS)
 
 
 def encode(vision: Vision, pixels: Tensor, turns: Turns, attend: Attend = F.scaled_dot_product_attention) -> Tensor:
     """(B, 3, H, W) on the scale 0..255 -> (B, S, D) visual tokens in row order, the tower with its merger."""
     x = vision.embed(pixels)
-    for block in vision.visual.blocks:
+    for block in vision.blocks:
         x = vision.leave(block, x, attend(*vision.enter(block, x, turns)))
-    b, n, e = x.shape
-    merged: Tensor = vision.visual.merger(x.reshape(b * n, e))
-    return merged.reshape(b, n // vision.embed.merge**2, -1)
+    b, n, _ = x.shape
+    together = _normed(x, vision.norm).reshape(b, n // vision.embed.merge**2, -1)
+    return linear(F.gelu(linear(together, *vision.merge)), *vision.out)

@@ -43,7 +43,7 @@ class Desk:
     def __init__(self, language: Language, rows: int) -> None:
         device, layer = language.words.device, language.layers[0]
         self._language = language
-        self._shape = (rows, layer.kv_heads, 0, layer.out.shape[1] // layer.heads)
+        self._shape = (rows, layer.kv_heads, 0, len(layer.qkv_bias) // (layer.heads + 2 * layer.kv_heads))
         self.layers: KeysValues = [self._empty(0) for _ in language.layers]
         """(R, G, T, C) each."""
         self.tokens = torch.zeros(rows, dtype=torch.long, device=device)

@@ -125,7 +125,7 @@ def test_verbose_shows_the_traceback(failing, capsys):
         (["ask"], "Missing argument 'SOURCE'; see rsqa ask --help"),
         (["ask", "a.tif", "--tile-px", "0"], "'--tile-px'"),
         (["ask", "a.tif", "--max-duration", "3x"], "write for example 90m, 2h or 1h30m"),
-        (["ask", "a.tif", "--dtype", "int8"], "'--dtype'"),
+        (["ask", "a.tif", "--dtype", "int4"], "'--dtype'"),
         (["ask", "a.tif"], "no question; ask with -q TEXT or --question-file FILE"),
     ],
 )

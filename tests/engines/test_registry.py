@@ -121,6 +121,7 @@ def test_no_silent_fallback_to_the_cpu():
 
 def test_dtypes():
     assert [choose_dtype("auto", d) for d in ("cpu", "cuda", "cuda:1")] == ["float32", "bfloat16", "bfloat16"]
-    assert choose_dtype("float16", "cpu") == "float16"
+    assert choose_dtype("float16", "cpu") == choose_dtype("fp16", "cpu") == "float16"
+    assert [choose_dtype(d, "cpu") for d in ("fp32", "bf16", "int8")] == ["float32", "bfloat16", "int8"]
     with pytest.raises(UsageError, match="unknown dtype 'int4'"):
         choose_dtype("int4", "cpu")
