@@ -89,7 +89,7 @@ class Rules:
     """When a text is complete."""
 
     stops: frozenset[int]
-    """Tokens that end a reply."""
+    """Tokens that end a reply; none: nothing but its budget ends a text."""
     budget: int
     """Most tokens of a text."""
     reached: Callable[[Row], bool]
@@ -100,7 +100,8 @@ class Rules:
         row.tokens.append(token)
         row.logprob += logprob
         row.finished = token in self.stops or self.reached(row)
-        row.complete = row.finished or len(row.tokens) == self.budget or in_circles(row.tokens)
+        spent = len(row.tokens) == self.budget
+        row.complete = row.finished or spent or (bool(self.stops) and in_circles(row.tokens))
 
 
 def in_circles(tokens: Sequence[int]) -> bool:

@@ -13,12 +13,11 @@ from tokenizers import Tokenizer
 from rsqa.errors import ModelError
 from rsqa.models.checkpoint import Checkpoint
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": "auto"}
-"""auto: as the checkpoint has it."""
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load_network(checkpoint: Checkpoint, device: str, dtype: str) -> Any:
-    """-> transformers' Qwen2VLForConditionalGeneration in evaluation mode on `device`.
+    """-> transformers' Qwen2VLForConditionalGeneration in evaluation mode on `device`; `dtype` auto: that of the files.
 
     ModelError when a weight is missing, left over, misshapen, unreadable or not finite.
     """
@@ -28,7 +27,7 @@ def load_network(checkpoint: Checkpoint, device: str, dtype: str) -> Any:
             architecture: Any = transformers.Qwen2VLForConditionalGeneration
             network, info = architecture.from_pretrained(
                 checkpoint.folder,
-                dtype=DTYPES[dtype],
+                dtype="auto" if dtype == "auto" else DTYPES[dtype],
                 attn_implementation="sdpa",
                 use_safetensors=True,
                 local_files_only=True,

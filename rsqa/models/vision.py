@@ -62,8 +62,8 @@ def patch_embedding(visual: Any, precision: Precision) -> PatchEmbedding:
     weight = (kernel / (255.0 * std)).flatten(1)
     bias = (kernel * (MIDDLE / 255.0 - mean) / std).sum(dim=(1, 2, 3))
     loaded = embed.proj.weight.dtype
-    folded = (precision.other(tensor.to(loaded)) for tensor in (weight, bias))
-    return PatchEmbedding(*folded, embed.patch_size, visual.spatial_merge_size)
+    weight, bias = precision.other(weight.to(loaded)), precision.other(bias.to(loaded))
+    return PatchEmbedding(weight, bias, embed.patch_size, visual.spatial_merge_size)
 
 
 def patchify(pixels: Tensor, patch: int, merge: int, dtype: torch.dtype) -> Tensor:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rsqa.errors import UsageError
 from rsqa.raster.grid import Window
-from rsqa.raster.raw import RawPixels, block_table, read_raw
+from rsqa.raster.raw import block_table, read_raw
 from rsqa.raster.source import GDAL_ERRORS, RasterSource, gdal_env
 
 MAX_SAMPLES = 512

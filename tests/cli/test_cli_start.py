@@ -34,7 +34,9 @@ def test_help_is_quick_and_imports_nothing_heavy():
     assert float(seconds) < 0.5
 
 
-@pytest.mark.parametrize("command", ["ask", "plan", "show", "finish", "demo", "models", "doctor", "train", "eval", "bench"])
+@pytest.mark.parametrize(
+    "command", ["ask", "plan", "show", "finish", "demo", "models", "doctor", "train", "eval", "bench"]
+)
 def test_every_command_is_listed_and_explained(command):
     assert f" {command} ".encode() in rsqa_process("--help").stdout
     done = rsqa_process(command, "--help")
