@@ -11,6 +11,7 @@
     │   └── SourceChanged
     ├── OutputError               5   unwritable or full
     ├── ModelError                6   missing, not loadable or not verified
+    │   └── OutOfMemory
     └── OutputLocked             75   another run holds the lock
 
 Exit codes that are outcomes and not errors: 0 done, 3 done but tiles failed, 9 nothing new (only when asked), 10 time
@@ -94,6 +95,10 @@ class ModelError(RsqaError):
     """The model is missing, not loadable or not what it should be."""
 
     exit_code = ExitCode.MODEL
+
+
+class OutOfMemory(ModelError):
+    """Raised by `session.answer` when a batch does not fit into the device's memory; the session can still be used."""
 
 
 class OutputLocked(RsqaError):

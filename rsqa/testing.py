@@ -5,18 +5,21 @@ Nothing here answers questions about images. Importing it costs no torch.
 
 from __future__ import annotations
 
+import itertools
 import os
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsqa.engines.base import Engine, Replies, Session
+from rsqa.engines.base import Engine, Replies, SeeingSession, Session
 from rsqa.engines.cards import ModelCard
+from rsqa.errors import OutOfMemory
 from rsqa.tasks.prompts import PromptStyle
 from rsqa.tasks.question import Question
 
@@ -33,7 +36,7 @@ class EchoEngine:
     """Answers from a hash of tile and question: wrong about the world, right about which tile was asked what.
 
     `RSQA_FAKE_DELAY_S` makes every call take that long; `RSQA_FAKE_LOG` names a file that gets one line per call, the
-    number of its tiles.
+    number of its tiles. What it sees of a tile is a digest.
     """
 
     card = ModelCard("echo", "Fake that hashes what it sees", PromptStyle(), "Apache-2.0", side_px=56)
@@ -41,14 +44,29 @@ class EchoEngine:
     def __init__(self, device: str = "cpu", dtype: str = "float32") -> None:
         self.calls: list[int] = []
         """Tiles of every call."""
+        self.looks: list[int] = []
+        """Tiles of every call of `see`, alone or within `answer`."""
 
     def prepare(self, questions: Sequence[Question], tile_shape: tuple[int, int], batch: int) -> EchoSession:
         """See `Engine.prepare`."""
         return EchoSession(self, tuple(questions), tile_shape, batch)
 
 
+class CrampedEngine(EchoEngine):
+    """A fake with little memory. Tests set `room`; see there."""
+
+    room: ClassVar[Iterator[int]] = itertools.repeat(sys.maxsize)
+    """Call after call, so many tiles fit at once."""
+
+    def prepare(self, questions: Sequence[Question], tile_shape: tuple[int, int], batch: int) -> CrampedSession:
+        """See `Engine.prepare`."""
+        return CrampedSession(self, tuple(questions), tile_shape, batch)
+
+
 class EchoSession:
-    """See `Session`."""
+    """See `SeeingSession`."""
+
+    feature_bytes = 4 * 16
 
     def __init__(
         self, engine: EchoEngine, questions: tuple[Question, ...], tile_shape: tuple[int, int], batch: int
@@ -57,11 +75,21 @@ class EchoSession:
 
     def answer(self, chips: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> list[Replies]:
         """See `Session.answer`."""
+        return self.answer_seen(self.see(chips, valid))
+
+    def see(self, chips: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+        """See `SeeingSession.see`; (N, 1, 16)."""
         if chips.shape[1:] != (3, *self._shape):
             raise ValueError(f"session is for chips of {(3, *self._shape)}, got {chips.shape[1:]}")
-        for start in range(0, len(chips), self._batch):
-            self._count(min(self._batch, len(chips) - start))
-        seeds = [[_seed(chip.tobytes(), question) for chip in chips] for question in self._questions]
+        self._engine.looks.append(len(chips))
+        digests = b"".join(blake2b(chip.tobytes(), digest_size=16).digest() for chip in chips)
+        return np.frombuffer(digests, np.uint8).reshape(-1, 1, 16).astype(np.float32)
+
+    def answer_seen(self, features: NDArray[np.float32]) -> list[Replies]:
+        """See `SeeingSession.answer_seen`."""
+        for start in range(0, len(features), self._batch):
+            self._count(min(self._batch, len(features) - start))
+        seeds = [[_seed(tile.tobytes(), question) for tile in features] for question in self._questions]
         return [_echo(question, row) for question, row in zip(self._questions, seeds, strict=True)]
 
     def _count(self, n_tiles: int) -> None:
@@ -73,9 +101,18 @@ class EchoSession:
             os.close(line)
 
 
-def _seed(pixels: bytes, question: Question) -> int:
+class CrampedSession(EchoSession):
+    """Raises OutOfMemory for a batch larger than the room of that moment."""
+
+    def _count(self, n_tiles: int) -> None:
+        if n_tiles > next(CrampedEngine.room):
+            raise OutOfMemory("a batch does not fit into the fake's memory")
+        super()._count(n_tiles)
+
+
+def _seed(seen: bytes, question: Question) -> int:
     words = "\x1f".join((question.text, question.kind, *question.options)).encode()
-    return int.from_bytes(blake2b(pixels, digest_size=8, key=blake2b(words, digest_size=32).digest()).digest())
+    return int.from_bytes(blake2b(seen, digest_size=8, key=blake2b(words, digest_size=32).digest()).digest())
 
 
 def _echo(question: Question, seeds: list[int]) -> Replies:
@@ -175,6 +212,19 @@ class EngineContract:
         assert all(map(self.same, together, turned))
         assert all(map(self.same, together, alone))
 
+    def test_seen_now_and_asked_later_is_the_same(self, engine: Engine) -> None:
+        """To the last bit, and as many bytes a tile as was said; for engines that can."""
+        session = engine.prepare(self.questions, self.tile_shape, 4)
+        if not isinstance(session, SeeingSession):
+            return
+        for n in (0, 1, 7):
+            chips = self.chips(n)
+            features = session.see(chips)
+            assert len(features) == n
+            assert features.nbytes == n * session.feature_bytes
+            later = session.answer_seen(features)
+            assert all(_equal(now, then) for now, then in zip(session.answer(chips), later, strict=True))
+
     def test_nothing_asked_nothing_answered(self, engine: Engine) -> None:
         """No tiles give empty columns, no questions an empty list."""
         for question, reply in zip(self.questions, self.ask(engine, self.chips(0)), strict=True):
@@ -186,6 +236,14 @@ class EngineContract:
 
 def _listed(text: NDArray[np.object_] | None) -> list[object] | None:
     return None if text is None else text.tolist()
+
+
+def _equal(a: Replies, b: Replies) -> bool:
+    """Bit by bit, unlike `EngineContract.same`."""
+    pairs = ((a.option_logprob, b.option_logprob), (a.token_logprob, b.token_logprob))
+    return _listed(a.text) == _listed(b.text) and all(
+        (x is None) == (y is None) and (x is None or y is None or x.tobytes() == y.tobytes()) for x, y in pairs
+    )
 
 
 def _reversed(replies: Replies) -> Replies:

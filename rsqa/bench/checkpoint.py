@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import save_file
 
 from rsqa.engines.cards import CARD_FILE, MAX_PIXELS, MIN_PIXELS, ModelCard, card_to_json, load_card
-from rsqa.models.vision import PIXEL_MEAN, PIXEL_STD
 from rsqa.engines.registry import embedded_folder
 from rsqa.errors import UsageError
 from rsqa.models.checkpoint import INDEX_FILE, open_checkpoint
 from rsqa.models.loading import load_tokenizer
+from rsqa.models.vision import PIXEL_MEAN, PIXEL_STD
 
 NANO, TWO_B = "nano", "2b"
 SHARD_BYTES = 10**9

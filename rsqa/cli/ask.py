@@ -12,6 +12,7 @@ from rsqa.cli import options as opt
 from rsqa.cli.output import emit, emit_json, log, start_output, table
 from rsqa.cli.progress import clock, progress_shown
 from rsqa.cli.summary import show_report
+from rsqa.run.report import size
 
 if TYPE_CHECKING:
     from rsqa.run.report import PlanReport
@@ -37,6 +38,7 @@ def ask(
     workers: opt.Workers = None,
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",
+    cache_features: opt.CacheFeatures = None,
     overwrite: opt.Overwrite = False,
     retry_errors: opt.RetryErrors = False,
     max_duration: opt.MaxDuration = None,
@@ -73,6 +75,7 @@ def ask(
         workers=workers,
         device=device,
         dtype=dtype,
+        cache_features=cache_features,
         overwrite=overwrite,
         retry_errors=retry_errors,
         max_duration_s=max_duration,
@@ -105,6 +108,7 @@ def plan(
     workers: opt.Workers = None,
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",
+    cache_features: opt.CacheFeatures = None,
     part_tiles: opt.PartTiles = None,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -129,6 +133,7 @@ def plan(
         workers=workers,
         device=device,
         dtype=dtype,
+        cache_features=cache_features,
         part_tiles=part_tiles,
         json=json,
         quiet=quiet,
@@ -173,13 +178,16 @@ def _plan_lines(report: PlanReport) -> list[str]:
         f"parts   {report.n_parts:,}, batches of {report.batch}",
         f"model   {report.model}",
         f"time    {expected}",
-        f"output  about {_size(report.bytes_expected)}",
+        f"output  about {size(report.bytes_expected)}",
+        *_cache_lines(report),
         f"plan    {report.plan_id}",
     ]
 
 
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 1e6:,.1f} MB" if n_bytes >= 1e6 else f"{n_bytes / 1e3:,.0f} kB"
+def _cache_lines(report: PlanReport) -> list[str]:
+    if report.cache_bytes is None or report.cache_free_bytes is None:
+        return []
+    return [f"cache   at most {size(report.cache_bytes)} more, {size(report.cache_free_bytes)} free"]
 
 
 def _question_lines(questions: Sequence[Question]) -> list[str]:

@@ -48,6 +48,8 @@ def report_lines(report: RunReport) -> list[str]:
         how += [f"{report.tiles_per_s:.1f} tiles/s", f"{report.mpx_per_s:.1f} Mpx/s", f"bound by {by}"]
     if skipped := report.tiles_by_status.get("nodata"):
         how.append(f"{skipped:,} skipped for want of valid pixels")
+    if report.tiles_from_cache:
+        how.append(f"{report.tiles_from_cache:,} tiles from --cache-features")
     if report.parts_resumed:
         how.append(f"{report.parts_resumed:,} of {report.n_parts:,} parts were there")
     if not report.questions:

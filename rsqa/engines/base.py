@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +38,33 @@ class Session(Protocol):
     def answer(self, chips: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> list[Replies]:
         """(N, 3, H, W) RGB chips, (N, H, W) valid pixels or None when all are -> one `Replies` per question.
 
-        Any N from 0 up; the session cuts it in batches and pads the tail to a short ladder of sizes.
+        Any N from 0 up; the session cuts it in batches and pads the tail to a short ladder of sizes. Raises OutOfMemory
+        when a batch does not fit into the memory of the device; the session can be used on.
         """
+        ...
+
+
+@runtime_checkable
+class SeeingSession(Session, Protocol):
+    """A session that can look now and be asked later: what it saw may be kept on disk. Optional for an engine.
+
+    `answer_seen(see(chips, valid))` is `answer(chips, valid)`: in float32 on a CPU to the last bit.
+    """
+
+    @property
+    def feature_bytes(self) -> int:
+        """Bytes of what `see` gives for one tile."""
+        ...
+
+    def see(self, chips: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> NDArray[Any]:
+        """(N, 3, H, W) chips -> (N, S, D) what the model sees, whatever it will be asked; S x D is the engine's affair.
+
+        In the model's dtype: float32, float16, or uint16 with the bits of bfloat16, which numpy does not know.
+        """
+        ...
+
+    def answer_seen(self, features: NDArray[Any]) -> list[Replies]:
+        """What `see` gave, of any tiles -> one `Replies` per question, as `answer` does."""
         ...
 
 

@@ -6,9 +6,12 @@ The ladder: the whole batch, its half, its quarter, …, one tile.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rsqa.errors import OutOfMemory
 
 PACKED_TOKENS = 1_024
 """Most suffix tokens that are scored behind a tile at once; attention and head rows grow with it, more wins nothing."""
@@ -26,8 +29,19 @@ def ladder(batch: int) -> tuple[int, ...]:
     return tuple(reversed(sizes))
 
 
-def padded_batches(chips: NDArray[np.uint8], batch: int) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
-    """(N, 3, H, W) -> (rows of `chips`, a batch of a ladder's size whose last tile is repeated to fill it)."""
+def half(batch: int, device: str) -> int:
+    """The next smaller step of the ladder, for a batch that did not fit. OutOfMemory when there is none."""
+    if batch == 1:
+        elsewhere = "" if device == "cpu" else ", or --device cpu"
+        raise OutOfMemory(
+            f"a single tile does not fit into the memory of {device!r}; "
+            f"choose a smaller --tile-px, --dtype bfloat16, a smaller --model{elsewhere}"
+        )
+    return -(-batch // 2)
+
+
+def padded_batches(chips: NDArray[Any], batch: int) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """(N, …) -> (rows of `chips`, a batch of a ladder's size whose last tile is repeated to fill it)."""
     sizes = ladder(batch)
     for start in range(0, len(chips), batch):
         rows = slice(start, min(start + batch, len(chips)))

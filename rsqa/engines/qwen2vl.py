@@ -8,7 +8,7 @@ B tiles, H x W pixels, S visual tokens, D width, K options.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,12 @@ from rsqa.engines.base import Replies
 from rsqa.engines.batching import PACKED_TOKENS, ROWS, ROWS_PER_TILE, padded_batches
 from rsqa.engines.cards import PIXELS_PER_TOKEN, ModelCard
 from rsqa.engines.generation import Opening, Row, Rules, Writing, openings
+from rsqa.engines.memory import fitting
 from rsqa.engines.prefix import Packed, Prefix, PrefixShape, pack_behind, prefix_shape, read_packed, read_prefix
 from rsqa.engines.preprocess import resample
 from rsqa.engines.reasoning import CLOSING, OPENING, ReasonedScores, Tags
 from rsqa.engines.scoring import Group, edge_logprobs, option_logprobs, pack
+from rsqa.engines.visual import as_array, as_tensor, to_device
 from rsqa.engines.words import Words
 from rsqa.errors import ModelError
 from rsqa.models.checkpoint import Checkpoint
@@ -116,12 +118,46 @@ class Qwen2VLSession:
 
     def answer(self, chips: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> list[Replies]:
         """(N, 3, H, W) RGB chips -> one `Replies` per question. `valid` is not used: the model knows no holes."""
+        return fitting(lambda: self._answer_all(chips, self.encode))
+
+    def answer_seen(self, features: NDArray[Any]) -> list[Replies]:
+        """See `SeeingSession.answer_seen`."""
+        return fitting(lambda: self._answer_all(features, lambda batch: as_tensor(batch, self._engine.device)))
+
+    def see(self, chips: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> NDArray[Any]:
+        """See `SeeingSession.see`: the visual tokens behind the merger."""
+        return fitting(lambda: self._see_all(chips))
+
+    @property
+    def feature_bytes(self) -> int:
+        """Of the visual tokens of one tile."""
+        return as_array(self._unseen(1)).nbytes
+
+    def _unseen(self, n: int) -> Tensor:
+        """(n, S, D) without values: the shape of what `see` gives."""
+        words = self._engine.language.words
+        n_tokens = self._side[0] * self._side[1] // PIXELS_PER_TOKEN**2
+        return torch.empty((n, n_tokens, words.shape[1]), dtype=words.dtype)
+
+    def encode(self, chips: NDArray[np.uint8]) -> Tensor:
+        """(B, 3, H, W) -> (B, S, D) visual tokens of chips resampled to the card's side."""
         if chips.shape[1:] != (3, *self._shape):
             raise ValueError(f"session is for chips of {(3, *self._shape)}, got {chips.shape[1:]}")
-        replies = [self._empty(i, len(chips)) for i in range(len(self._questions))]
+        pixels = resample(to_device(chips, self._engine.device), self._side)
+        return encode(self._engine.vision, pixels, self._turns)
+
+    def _see_all(self, chips: NDArray[np.uint8]) -> NDArray[Any]:
+        with torch.inference_mode():
+            batches = padded_batches(chips, self._batch)
+            seen = [as_array(self.encode(batch))[: rows.stop - rows.start] for rows, batch in batches]
+        return np.concatenate([as_array(self._unseen(0)), *seen])
+
+    def _answer_all(self, tiles: NDArray[Any], visual: Callable[[NDArray[Any]], Tensor]) -> list[Replies]:
+        """`visual`: a batch of `tiles` -> their visual tokens."""
+        replies = [self._empty(i, len(tiles)) for i in range(len(self._questions))]
         if self._questions:
             with torch.inference_mode():
-                self._answer(self._prefixes(chips), replies)
+                self._answer(self._prefixes(tiles, visual), len(tiles), replies)
         return replies
 
     def _empty(self, index: int, n: int) -> Replies:
@@ -131,20 +167,16 @@ class Qwen2VLSession:
             return Replies(scores)
         return Replies(scores, np.empty(n, object), np.full(n, np.nan, np.float32), np.zeros(n, np.bool_))
 
-    def encode(self, chips: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 -> (B, S, D) visual tokens of chips resampled to the card's side."""
-        pixels = resample(chips.to(self._engine.device, non_blocking=True), self._side)
-        return encode(self._engine.vision, pixels, self._turns)
+    def _prefixes(
+        self, tiles: NDArray[Any], visual: Callable[[NDArray[Any]], Tensor]
+    ) -> Iterator[tuple[slice, Prefix]]:
+        """Batch by batch: the numbers of its tiles, and what was read of them; the last one may be filled up."""
+        for numbers, batch in padded_batches(tiles, self._batch):
+            yield numbers, read_prefix(self._engine.language, visual(batch), self._prefix)
 
-    def _prefixes(self, chips: NDArray[np.uint8]) -> Iterator[tuple[slice, Prefix]]:
-        """Batch by batch: its rows of `chips`, and what was read of them; the last one may be filled up."""
-        for rows, batch in padded_batches(chips, self._batch):
-            yield rows, read_prefix(self._engine.language, self.encode(torch.from_numpy(batch)), self._prefix)
-
-    def _answer(self, prefixes: Iterator[tuple[slice, Prefix]], replies: list[Replies]) -> None:
+    def _answer(self, prefixes: Iterator[tuple[slice, Prefix]], n_tiles: int, replies: list[Replies]) -> None:
         """Score every batch as it comes, and write what is to be written, over all of them."""
         scored = self._scoring(prefixes, replies)
-        n_tiles = max(len(column) for r in replies for column in (r.option_logprob, r.text) if column is not None)
         n_rows = min(ROWS, ROWS_PER_TILE * self._batch, n_tiles * sum(len(o.questions) for o in self._openings))
         if not n_rows:
             for _ in scored:

@@ -26,12 +26,18 @@ PLAN = "plan.json"
 SOURCES = "sources.parquet"
 PARTS = "parts"
 LOCK = ".rsqa.lock"
+_PART_NAMES = "[0-9]" * 8 + ".parquet"
 DERIVED = ("item.json", "run.json", "answers.parquet", "tiles.zarr", "performance.parquet")
 
 
 def part_path(out: Path, number: int) -> Path:
     """Where the part of that number lies once it is committed."""
     return out / PARTS / f"{number:08d}.parquet"
+
+
+def begun(out: Path) -> bool:
+    """Whether a part of the stored plan is committed."""
+    return any((out / PARTS).glob(_PART_NAMES))
 
 
 @contextmanager
@@ -60,7 +66,7 @@ def clear(out: Path) -> None:
     discard(out / PLAN)  # first: parts without a plan mean nothing, a plan without parts is a fresh run
     for name in (SOURCES, *DERIVED):
         discard(out / name)
-    for path in (out / PARTS).glob("[0-9]" * 8 + ".parquet"):
+    for path in (out / PARTS).glob(_PART_NAMES):
         path.unlink()
 
 

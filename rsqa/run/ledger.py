@@ -18,7 +18,7 @@ from rsqa.run.plan import Parts, Plan
 from rsqa.run.report import Progress, RunReport
 from rsqa.run.request import Draft
 from rsqa.run.trace import Trace
-from rsqa.run.work import Done, Failed
+from rsqa.run.work import Done, Failed, TooLarge
 from rsqa.sinks.summary import AnswersSummary
 
 _ERRORS = {
@@ -38,6 +38,8 @@ class Ledger:
         self.started = time.monotonic()
         self.started_at = datetime.now(UTC)
         self.failed: dict[int, Failed] = {}
+        self.too_large: dict[int, int] = {}
+        """Part that is to be done again -> batch that fits."""
         self.trace = Trace()
         """Everything that was done, for the performance table."""
         self.model_calls = 0
@@ -46,6 +48,9 @@ class Ledger:
         """When the first part could begin, and when the last one was recorded."""
         self._todo = self._tiles = 0
         self._parts_done = self._tiles_done = self._tiles_nodata = self._tiles_failed = self._pixels = 0
+        self._parts_halved = self._tiles_from_cache = 0
+        self._cache_damaged: set[Path] = set()
+        self._unkept = ""
         self._seconds: defaultdict[str, float] = defaultdict(float)
         """Stage -> time spent in it, summed over slots."""
 
@@ -55,13 +60,16 @@ class Ledger:
         self._todo, self._tiles = len(todo), sum(map(parts.n_tiles, todo))
         self._tell()
 
-    def record(self, number: int, result: Done | Failed | Crashed) -> None:
+    def record(self, number: int, result: Done | TooLarge | Failed | Crashed) -> None:
         """Note what became of a part; a second try counts instead of the first."""
         self._last = time.monotonic()
         if isinstance(result, Crashed):
             result = Failed(f"part {number}: its worker was lost ({result.error})", ExitCode.UNEXPECTED)
         if isinstance(result, Failed):
             self.failed[number] = result
+            return
+        if isinstance(result, TooLarge):
+            self.too_large[number] = result.batch
             return
         self.failed.pop(number, None)
         self._count(number, result)
@@ -75,6 +83,10 @@ class Ledger:
         self._tiles_failed += done.receipt.n_error
         self._pixels += done.pixels
         self.model_calls += done.model_calls
+        self._parts_halved += done.halved
+        self._tiles_from_cache += done.cache.n_tiles
+        self._cache_damaged |= done.cache.damaged
+        self._unkept = self._unkept or done.cache.unkept
         for span in done.spans:
             self._seconds[span.stage] += span.end - span.start
         self.trace.add(number, done.spans)
@@ -120,6 +132,23 @@ class Ledger:
             wait_s=self._seconds["wait"],
         )
 
+    def remarks(self) -> tuple[str, ...]:
+        """Sentences about what did not go as planned and cost nothing but time or the last digits."""
+        remarks = []
+        if self._parts_halved:
+            remarks.append(
+                f"{self._parts_halved:,} of {self._parts_done:,} parts did not fit into memory and were asked in "
+                "smaller batches than planned, which their files say; leave this run more memory, or "
+                "plan anew with a smaller --batch-size and --overwrite"
+            )
+        if self._cache_damaged:
+            remarks.append(
+                f"damaged files in --cache-features: {len(self._cache_damaged):,}; their tiles were read and seen again"
+            )
+        if self._unkept:
+            remarks.append(f"--cache-features could not keep everything ({self._unkept}); the answers are complete")
+        return tuple(remarks)
+
     def facts(self) -> dict[str, Any]:
         """What this run was like, for run.json."""
         progress = self.progress
@@ -130,6 +159,9 @@ class Ledger:
             "parts_done": self._parts_done,
             "tiles_done": progress.tiles_done,
             "model_calls": self.model_calls,
+            "parts_halved": self._parts_halved,
+            "tiles_from_cache": self._tiles_from_cache,
+            "cache_damaged": len(self._cache_damaged),
             "read_s": round(progress.read_s, 3),
             "wait_s": round(progress.wait_s, 3),
             "model_s": round(progress.model_s, 3),
@@ -155,6 +187,8 @@ class Ledger:
             mpx_per_s=progress.mpx_done / progress.working_s if progress.tiles_done else 0.0,
             bottleneck=progress.bottleneck,
             engine_calls=self.model_calls,
+            parts_halved=self._parts_halved,
+            tiles_from_cache=self._tiles_from_cache,
             failed_sources=tuple((name, str(error)) for name, error in drafted.failed) if drafted else (),
         )
 

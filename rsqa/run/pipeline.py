@@ -5,7 +5,8 @@ request ─ draft ─ settle ─> plan ─ the missing parts ─> Dask ─> comm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,17 +17,20 @@ from rsqa.errors import UsageError
 from rsqa.raster.stretch import BLIND
 from rsqa.run.derive import derive, whole_summary, withdraw
 from rsqa.run.execute import Stop, dask_executor, run_tasks, stop_on_signals
-from rsqa.run.folder import PARTS, PLAN, clear, locked, part_path, read_plan, write_plan
+from rsqa.run.features import CacheCost, cache_cost, open_cache
+from rsqa.run.folder import PARTS, PLAN, begun, clear, locked, part_path, read_plan, write_plan
 from rsqa.run.heap import share_one_heap
 from rsqa.run.ledger import Ledger
 from rsqa.run.plan import Parts, Plan, check_same
-from rsqa.run.report import PlanReport, Progress, RunReport, SourceSummary
-from rsqa.run.request import AskRequest, Draft, draft, probe, settle
+from rsqa.run.report import PlanReport, Progress, RunReport, SourceSummary, size
+from rsqa.run.request import AskRequest, Draft, draft, fit_batch, settle
 from rsqa.run.work import Job, do_part
 from rsqa.sinks.ground import crs_label
 from rsqa.sinks.part import read_parts, valid_part
 from rsqa.sinks.whole import sweep
 
+Note = Callable[[str], None]
+"""Takes a sentence for the user."""
 BYTES_PER_ANSWER = 60
 """Of answers.parquet with its parts, measured on short closed questions."""
 
@@ -39,7 +43,7 @@ NOTHING_TO_STRETCH = (
 def ask(
     request: AskRequest,
     on_progress: Callable[[Progress], None] | None = None,
-    on_note: Callable[[str], None] | None = None,
+    on_note: Note | None = None,
 ) -> RunReport:
     """Ask every tile every question; go on where an earlier run of the same plan stopped.
 
@@ -54,22 +58,28 @@ def ask(
     out = request.folder
     with locked(out):
         plan, parts = _stored_or_new(out, request, drafted)
-        if _blind(plan):
-            note(NOTHING_TO_STRETCH)
+        for sentence in _remarks(request, plan):
+            note(sentence)
         todo = _missing(out, plan, parts, request.retry_errors)
+        if todo and request.cache_features:
+            cost = _cache_cost(request, drafted, plan)
+            if cost.n_tiles:
+                note(_price(cost))
+            open_cache(request.cache_features, plan.on(drafted.device))
         ledger.begin(parts, todo)
         summary = None if todo else whole_summary(out, plan.plan_id)
         if summary is None:
             withdraw(out)
         stop = Stop(deadline=None if request.max_duration_s is None else ledger.started + request.max_duration_s)
         with stop_on_signals(stop):
-            job = Job(str(out), plan.plan_id, drafted.device, run=token_hex(8))
-            _execute(job, todo, request.workers, ledger, stop)
+            plan = _execute(_job(request, drafted, plan), plan, todo, request.workers, ledger, stop, note)
             ledger.raise_failures()
             if ledger.complete and summary is None:
                 summary = derive(out, plan, parts, ledger.trace, ledger.facts())
+        for sentence in ledger.remarks():
+            note(sentence)
         report = ledger.report(out, plan, parts, drafted, summary, stop)
-        return replace(report, warnings=_warnings(drafted, plan))
+        return replace(report, warnings=(*drafted.notes, *_remarks(request, plan), *ledger.remarks()))
 
 
 def finish(out: Path) -> RunReport:
@@ -96,7 +106,9 @@ def plan(request: AskRequest) -> PlanReport:
     made = settle(request, drafted, None)
     engine = load_engine(made.model, drafted.device, made.dtype)
     chip_px = max(planned.chip_px for planned in made.sources)
-    seconds = probe(engine, made.questions, chip_px, made.batch) * drafted.n_tiles / (request.workers or 1)
+    batch, tile_s = fit_batch(engine, made.questions, chip_px, made.batch, drafted.device)
+    made = replace(made, batch=batch)
+    cost = _cache_cost(request, drafted, made) if request.cache_features else None
     return PlanReport(
         sources=tuple(
             SourceSummary(
@@ -112,18 +124,38 @@ def plan(request: AskRequest) -> PlanReport:
         batch=made.batch,
         model=made.model.name,
         plan_id=made.plan_id,
-        seconds_expected=seconds,
+        seconds_expected=tile_s * drafted.n_tiles / (request.workers or 1),
         bytes_expected=BYTES_PER_ANSWER * drafted.n_tiles * len(made.questions),
-        warnings=(*(str(error) for _, error in drafted.failed), *_warnings(drafted, made)),
+        cache_bytes=cost.n_bytes if cost else None,
+        cache_free_bytes=cost.free_bytes if cost else None,
+        warnings=(*(str(error) for _, error in drafted.failed), *drafted.notes, *_remarks(request, made)),
     )  # fmt: skip
 
 
-def _warnings(drafted: Draft, plan: Plan) -> tuple[str, ...]:
-    return (*drafted.notes, NOTHING_TO_STRETCH) if _blind(plan) else drafted.notes
+def _remarks(request: AskRequest, plan: Plan) -> tuple[str, ...]:
+    """What the user should know of the plan."""
+    remarks = []
+    if plan.scale == "auto" and plan.stretch == BLIND:
+        remarks.append(NOTHING_TO_STRETCH)
+    if request.batch_size and plan.batch < request.batch_size:
+        remarks.append(
+            f"--batch-size {request.batch_size} asked, the plan has batches of {plan.batch}: one that does not "
+            "fit into memory is halved; --overwrite plans anew"
+        )
+    return tuple(remarks)
 
 
-def _blind(plan: Plan) -> bool:
-    return plan.scale == "auto" and plan.stretch == BLIND
+def _cache_cost(request: AskRequest, drafted: Draft, plan: Plan) -> CacheCost:
+    assert request.cache_features is not None  # only asked then
+    engine = load_engine(plan.model, drafted.device, plan.dtype)
+    return cache_cost(request.cache_features, plan.on(drafted.device), engine)
+
+
+def _price(cost: CacheCost) -> str:
+    return (
+        f"--cache-features adds at most {size(cost.n_bytes)} for {cost.n_tiles:,} tiles to {str(cost.root)!r}, "
+        f"where {size(cost.free_bytes)} are free"
+    )
 
 
 def _stored_or_new(out: Path, request: AskRequest, drafted: Draft) -> tuple[Plan, Parts]:
@@ -145,6 +177,8 @@ def _stored_or_new(out: Path, request: AskRequest, drafted: Draft) -> tuple[Plan
         return asked, Parts(asked)
     made = settle(request, drafted, None)
     parts = Parts(made)
+    if request.cache_features:
+        _cache_cost(request, drafted, made)
     if request.overwrite:
         clear(out)
     write_plan(out, made)
@@ -167,18 +201,48 @@ def _has_errors(path: Path) -> bool:
     return any("error" in rows["status"].unique().to_pylist() for rows in read_parts([path], 1 << 16, ["status"]))
 
 
-def _execute(job: Job, todo: Sequence[int], workers: int | None, ledger: Ledger, stop: Stop) -> None:
-    """Do the parts; those that crashed once more, one at a time, so that no neighbour can be blamed."""
+def _job(request: AskRequest, drafted: Draft, plan: Plan) -> Job:
+    cache = None if request.cache_features is None else str(request.cache_features.absolute())
+    return Job(str(request.folder), plan.plan_id, drafted.device, token_hex(8), cache)
+
+
+def _execute(
+    job: Job, plan: Plan, todo: Sequence[int], workers: int | None, ledger: Ledger, stop: Stop, note: Note
+) -> Plan:
+    """Do the parts; those that crashed once more, one at a time, so that no neighbour can be blamed.
+
+    -> the plan that was followed: stored anew with a smaller batch where its first parts did not fit into memory.
+    """
     if not todo:
-        return
-    task = partial(do_part, job)
+        return plan
     with dask_executor(workers) as (executor, in_flight):
 
-        def do(numbers: Sequence[int], at_once: int) -> None:
-            for number, result in run_tasks(task, numbers, executor, at_once, stop):
-                ledger.record(number, result)
-                if ledger.hopeless:
-                    stop.asked.set()
+        def do(plan: Plan, numbers: Sequence[int], at_once: int) -> Plan:
+            left = deque(numbers)
+            while left and not stop:
+                task = partial(do_part, replace(job, plan_id=plan.plan_id))
+                for number, result in run_tasks(task, _until_too_large(left, ledger), executor, at_once, stop):
+                    ledger.record(number, result)
+                    if ledger.hopeless:
+                        stop.asked.set()
+                if ledger.too_large and not begun(Path(job.out)):
+                    plan = _shrink(Path(job.out), plan, min(ledger.too_large.values()), note)
+                left.extend(ledger.too_large)
+                ledger.too_large.clear()
+            return plan
 
-        do(todo, in_flight)
-        do(ledger.crashed, 1)
+        return do(do(plan, todo, in_flight), ledger.crashed, 1)
+
+
+def _until_too_large(left: deque[int], ledger: Ledger) -> Iterator[int]:
+    """Take numbers from `left` until a part is too large: what is in flight decides whether the plan is changed."""
+    while left and not ledger.too_large:
+        yield left.popleft()
+
+
+def _shrink(out: Path, plan: Plan, batch: int, note: Note) -> Plan:
+    """Store the plan with a smaller batch; no part of it may be there, or in work."""
+    note(f"batches of {plan.batch} tiles do not fit into memory: the plan now has batches of {batch}")
+    smaller = replace(plan, batch=batch)
+    write_plan(out, smaller)
+    return smaller

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from itertools import accumulate, groupby
 from math import ceil
@@ -28,6 +28,8 @@ PLAN_FORMAT = 2
 """Of plan.json and sources.parquet."""
 FORMAT = 1
 """Of what makes a row, see `Plan.processing_id`."""
+FEATURES_FORMAT = 1
+"""Of the files that `--cache-features` keeps."""
 MOST_TILES = 4096
 """Tiles in a part: a bound on what a crash costs and on what a part holds in memory."""
 
@@ -142,6 +144,28 @@ class Plan:
                 "dtype": self.dtype,
                 "stretch": self.stretch.to_json(),
                 "bands": planned.source.bands,
+                "tile_px": planned.tile_px,
+                "factor": planned.factor,
+                "min_valid": self.min_valid,
+            }
+        )
+
+    def on(self, device: str) -> Plan:
+        """The plan as `device` does it: another type than it was made for is allowed, but not the same."""
+        return replace(self, device_type=device.partition(":")[0])
+
+    def features_id(self, planned: PlannedSource) -> str:
+        """What made what the model sees of a source, whatever it is asked: the same for the same pixels and weights."""
+        side = self.model.card.model_side(planned.chip_px, planned.chip_px)
+        return _digest(
+            {
+                "format": FEATURES_FORMAT,
+                "rsqa": rsqa.__version__,
+                "source": [planned.source.fingerprint, planned.source.bands, planned.source.sidecars],
+                "model": [self.model.weights_id or self.model.name, side],
+                "dtype": self.dtype,
+                "device_type": self.device_type,
+                "stretch": self.stretch.to_json(),
                 "tile_px": planned.tile_px,
                 "factor": planned.factor,
                 "min_valid": self.min_valid,

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 Bottleneck = Literal["reading", "model"]
 
 
+def size(n_bytes: int) -> str:
+    """`12 kB`, `3.4 MB`, `1.2 GB`."""
+    if n_bytes >= 1e9:
+        return f"{n_bytes / 1e9:,.1f} GB"
+    return f"{n_bytes / 1e6:,.1f} MB" if n_bytes >= 1e6 else f"{n_bytes / 1e3:,.0f} kB"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """How far a run is. Tiles of parts that were committed before it began are not counted."""
@@ -66,6 +73,10 @@ class RunReport:
     mpx_per_s: float
     bottleneck: Bottleneck
     engine_calls: int
+    parts_halved: int = 0
+    """Asked in smaller batches than planned, for want of memory."""
+    tiles_from_cache: int = 0
+    """Neither read nor seen: what the model sees of them was kept."""
     failed_sources: tuple[tuple[str, str], ...] = ()
     """(name, why)"""
     warnings: tuple[str, ...] = ()
@@ -108,6 +119,10 @@ class PlanReport:
     """None where the speed of this model on this machine is not known."""
     bytes_expected: int
     """Size of the output, about."""
+    cache_bytes: int | None = None
+    """At most so much is added to the folder of features; None without one."""
+    cache_free_bytes: int | None = None
+    """Free on the disk of that folder."""
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsqa.engines.base import Engine, Session
+from rsqa.engines.batching import half, ladder
 from rsqa.engines.registry import ModelRef, choose_device, choose_dtype, find_model, load_engine
 from rsqa.engines.sizing import default_batch
-from rsqa.errors import InputError, ModelError, PlanMismatch, UsageError
+from rsqa.errors import InputError, ModelError, OutOfMemory, PlanMismatch, UsageError
 from rsqa.raster.read import choose_level
 from rsqa.raster.source import RasterSource, damage, expand, open_source
 from rsqa.raster.stretch import Stretch, fit_stretch, fixed_stretch
@@ -52,6 +53,7 @@ class AskRequest:
     max_duration_s: float | None = None
     allow_mixed: bool = False
     part_tiles: int | None = None
+    cache_features: Path | None = None
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -173,7 +175,11 @@ def _misfits(sources: Sequence[PlannedSource], request: AskRequest, model: Model
 
 
 def settle(request: AskRequest, drafted: Draft, stored: Plan | None) -> Plan:
-    """The plan of a draft. A resume measures nothing: it takes sizes and stretch from the stored plan."""
+    """The plan of a draft. A resume measures nothing: it takes sizes and stretch from the stored plan.
+
+    A stored batch that is half, a quarter, … of --batch-size is taken too: the whole one did not fit.
+    """
+    asked = request.batch_size
     plan = Plan(
         sources=drafted.sources,
         questions=request.questions,
@@ -184,7 +190,7 @@ def settle(request: AskRequest, drafted: Draft, stored: Plan | None) -> Plan:
         model=drafted.model,
         dtype=drafted.dtype,
         device_type=drafted.device.partition(":")[0],
-        batch=request.batch_size or (stored.batch if stored else 1),
+        batch=stored.batch if stored and (asked is None or stored.batch in ladder(asked)) else asked or 1,
         part_tiles=request.part_tiles or (stored.part_tiles if stored else 1),
     )
     if stored is None:
@@ -202,7 +208,10 @@ def _stretch(scale: str, drafted: Draft) -> Stretch:
 
 
 def _sized(plan: Plan, request: AskRequest, drafted: Draft) -> Plan:
-    """Choose what was not asked for: the batch from the model's shape, the part from one probe batch."""
+    """Choose what was not asked for: the batch from the model's shape, the part from one probe batch.
+
+    A batch that the probe finds too large is halved until it fits.
+    """
     engine = load_engine(drafted.model, drafted.device, drafted.dtype)
     chip_px = max(planned.chip_px for planned in plan.sources)
     batch = request.batch_size or default_batch(
@@ -211,15 +220,29 @@ def _sized(plan: Plan, request: AskRequest, drafted: Draft) -> Plan:
     part_tiles = request.part_tiles
     if part_tiles is None:
         share = -(-drafted.n_tiles // (PARTS_PER_WORKER * (request.workers or 1)))
-        part_tiles = max(
-            1, min(MOST_TILES, share, _power_of_two(PART_S / probe(engine, plan.questions, chip_px, batch)))
-        )
+        batch, tile_s = fit_batch(engine, plan.questions, chip_px, batch, drafted.device)
+        part_tiles = max(1, min(MOST_TILES, share, _power_of_two(PART_S / tile_s)))
     return replace(plan, batch=min(batch, max(part_tiles, request.batch_size or 1)), part_tiles=part_tiles)
 
 
 def _power_of_two(number: float) -> int:
     """The largest that is not above; two runs on one machine should come to the same plan."""
     return 1 << max(0, int(number).bit_length() - 1)
+
+
+def fit_batch(
+    engine: Engine, questions: Sequence[Question], chip_px: int, batch: int, device: str
+) -> tuple[int, float]:
+    """-> the batch, halved until the probe fits into memory, and its seconds per tile.
+
+    OutOfMemory when one tile does not fit.
+    """
+    while True:
+        try:
+            return batch, probe(engine, questions, chip_px, batch)
+        except OutOfMemory:
+            pass  # tried again only outside of this block: the error holds the frames of what failed
+        batch = half(batch, device)
 
 
 def probe(engine: Engine, questions: Sequence[Question], chip_px: int, batch: int) -> float:

@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from rsqa.run.work import STAGES, Span
+STAGES = ("read", "wait", "model", "write")
+"""What a slot does; it waits for the model while another slot has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Something a slot did, for the trace: seconds since the epoch."""
+
+    stage: str
+    """One of STAGES."""
+    start: float
+    end: float
+    slot: int
+    """One number per slot, from its process and thread."""
+
+
+@dataclass(slots=True)
+class Clock:
+    """Notes what one slot does for one part."""
+
+    spans: list[Span] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """While within, it does `name`."""
+        start = time.time()
+        try:
+            yield
+        finally:
+            self.spans.append(Span(name, start, time.time(), (os.getpid() << 32) | threading.get_native_id()))
+
 
 SCHEMA = pa.schema(
     {

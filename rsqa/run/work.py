@@ -7,13 +7,10 @@ While one slot of a process holds the model, the others read or write.
 
 from __future__ import annotations
 
-import os
 import threading
-import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +22,14 @@ from rsqa.engines.registry import load_engine
 from rsqa.errors import ExitCode, RsqaError
 from rsqa.raster.read import Chips, read_block
 from rsqa.raster.source import check_unchanged, footprint
-from rsqa.run.folder import part_path, read_plan
-from rsqa.run.heap import trim_heap
+from rsqa.run.batches import Batches, Tiles, Valid
+from rsqa.run.features import Looked, PartCache
+from rsqa.run.folder import begun, part_path, read_plan
 from rsqa.run.plan import Parts, Plan, PlannedSource
+from rsqa.run.trace import Clock, Span
 from rsqa.sinks.part import PartRows, QuestionColumns, Receipt, write_part
 from rsqa.tasks.parse import Answers, answers
 from rsqa.tasks.question import Question
-
-MODEL = threading.Lock()
-"""One slot of a process is in the model at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +41,8 @@ class Job:
     device: str
     run: str
     """Another one for each run: the next one of the same plan may find its sources elsewhere."""
-
-
-STAGES = ("read", "wait", "model", "write")
-"""What a slot does; it waits for the model while another slot has it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Something a slot did, for the trace: seconds since the epoch."""
-
-    stage: str
-    """One of STAGES."""
-    start: float
-    end: float
-    slot: int
-    """One number per slot, from its process and thread."""
+    cache: str | None = None
+    """Folder of features; None: nothing is kept and nothing looked up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +53,30 @@ class Done:
     pixels: int
     """Source pixels that its cores cover."""
     model_calls: int
+    halved: bool
+    """Asked in smaller batches than planned: those did not fit into memory."""
+    cache: CacheUse
     spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """What the folder of features did for a part."""
+
+    n_tiles: int = 0
+    """That were neither read nor seen."""
+    damaged: frozenset[Path] = frozenset()
+    """Files that were not as they had been written."""
+    unkept: str = ""
+    """Why features were not kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class TooLarge:
+    """The plan's batch does not fit into memory, and as no part is committed the plan can still be changed."""
+
+    batch: int
+    """What fitted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +89,6 @@ class Failed:
 
 
 @dataclass(slots=True)
-class _Clock:
-    spans: list[Span] = field(default_factory=list)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.time()
-        try:
-            yield
-        finally:
-            self.spans.append(Span(name, start, time.time(), (os.getpid() << 32) | threading.get_native_id()))
-
-
-@dataclass(slots=True)
 class _Bench:
     """What a process keeps for all parts of a run: the plan, the model and its sessions."""
 
@@ -104,8 +96,10 @@ class _Bench:
     plan: Plan
     parts: Parts
     engine: Engine | None = None
-    sessions: dict[int, Session] = field(default_factory=dict)
-    """By chip side."""
+    sessions: dict[int, tuple[int, Session]] = field(default_factory=dict)
+    """Chip side -> batch and session."""
+    unkept: str = ""
+    """Why no more features are kept."""
 
 
 _BENCHES: dict[Job, _Bench] = {}
@@ -124,17 +118,18 @@ def _bench(job: Job) -> _Bench:
         return _BENCHES[job]
 
 
-def _session(bench: _Bench, job: Job, chip_px: int) -> Session:
+def _session(bench: _Bench, job: Job, chip_px: int, batch: int) -> Session:
     """The session for chips of that side; loads the model when first asked. The caller holds MODEL."""
     if bench.engine is None:
         bench.engine = load_engine(bench.plan.model, job.device, bench.plan.dtype)
-    if chip_px not in bench.sessions:
-        shape = (chip_px, chip_px)
-        bench.sessions[chip_px] = bench.engine.prepare(bench.plan.questions, shape, bench.plan.batch)
-    return bench.sessions[chip_px]
+    if chip_px not in bench.sessions or bench.sessions[chip_px][0] != batch:
+        bench.sessions.pop(chip_px, None)  # first: another batch is asked for where memory is short
+        session = bench.engine.prepare(bench.plan.questions, (chip_px, chip_px), batch)
+        bench.sessions[chip_px] = batch, session
+    return bench.sessions[chip_px][1]
 
 
-def do_part(job: Job, number: int) -> Done | Failed:
+def do_part(job: Job, number: int) -> Done | TooLarge | Failed:
     """Do one part from its pixels to its file. Never raises."""
     try:
         return _do_part(_bench(job), job, number)
@@ -144,14 +139,23 @@ def do_part(job: Job, number: int) -> Done | Failed:
         return Failed(f"part {number}: {type(error).__name__}: {error}", ExitCode.UNEXPECTED, traceback.format_exc())
 
 
-def _do_part(bench: _Bench, job: Job, number: int) -> Done:
-    plan, clock = bench.plan, _Clock()
-    model = _Batches(bench, job, clock)
+def _do_part(bench: _Bench, job: Job, number: int) -> Done | TooLarge:
+    plan, part, clock = bench.plan, bench.parts[number], Clock()
+    chip_px = plan.sources[part.blocks[0][0]].chip_px  # of all sources of a part
+    cache = _cache(bench, job, number, clock)
+    answer = cache.answer if cache else _answer
+    model = Batches(plan.batch, job.device, partial(_session, bench, job, chip_px), answer, clock)
     seen: list[tuple[PlannedSource, _Seen]] = []
-    for source, blocks in bench.parts[number].blocks:
-        looked = [tiles for block in blocks for tiles in _look(bench, source, block, model, clock)]
+    for source, blocks in part.blocks:
+        looked = [_look(bench, source, block, model, cache, clock) for block in blocks]
         seen.append((plan.sources[source], _Seen.join(looked)))
     replies = model.finish()
+    if cache:
+        with clock.stage("write"):
+            cache.write()
+        bench.unkept = bench.unkept or cache.unkept
+    if model.batch < plan.batch and not begun(bench.out):
+        return TooLarge(model.batch)
     rows, begin = [], 0
     for planned, tiles in seen:
         check_unchanged(planned.source)  # as late as can be: what was read is what the plan was made for
@@ -159,16 +163,59 @@ def _do_part(bench: _Bench, job: Job, number: int) -> Done:
         rows.append(_rows(plan, planned, tiles, [_take(r, begin, end) for r in replies]))
         begin = end
     with clock.stage("write"):
-        receipt = write_part(part_path(bench.out, number), rows, plan_id=job.plan_id, number=number)
+        receipt = write_part(
+            part_path(bench.out, number), rows, plan_id=job.plan_id, number=number,
+            batch=model.batch if model.batch < plan.batch else None,
+        )  # fmt: skip
     cores = [planned.grid.tile(*tile).core for planned, tiles in seen for tile in tiles.tiles.tolist()]
-    return Done(receipt, sum(core.height * core.width for core in cores), model.calls, tuple(clock.spans))
+    return Done(
+        receipt=receipt,
+        pixels=sum(core.height * core.width for core in cores),
+        model_calls=model.calls,
+        halved=model.batch < plan.batch,
+        cache=_use(cache, len(cores), bench.unkept),
+        spans=tuple(clock.spans),
+    )
 
 
-def _look(bench: _Bench, source: int, block: int, model: _Batches, clock: _Clock) -> list[_Seen]:
-    """Read a block and hand its valid tiles to the model; the block is forgotten before the next one is read."""
+def _answer(session: Session, tiles: Tiles, valid: Valid) -> list[Replies]:
+    return session.answer(tiles, valid)
+
+
+def _cache(bench: _Bench, job: Job, number: int, clock: Clock) -> PartCache | None:
+    """None where nothing is to be kept or recalled."""
+    if job.cache is None:
+        return None
+    with clock.stage("read"):
+        cache = PartCache(Path(job.cache), bench.plan.on(job.device), bench.parts, number)
+    return cache if cache.complete or not bench.unkept else None
+
+
+def _use(cache: PartCache | None, n_tiles: int, unkept: str) -> CacheUse:
+    if cache is None:
+        return CacheUse(unkept=unkept)
+    return CacheUse(n_tiles if cache.complete else 0, cache.damaged, unkept)
+
+
+def _look(bench: _Bench, source: int, number: int, model: Batches, cache: PartCache | None, clock: Clock) -> _Seen:
+    """Hand the valid tiles of a block to the model."""
+    if cache is None:
+        return _read(bench, source, number, model, clock)
+    if cache.complete:
+        return _recall(bench, source, number, model, cache, clock)
+    seen = _read(bench, source, number, model, clock)
+    check_unchanged(bench.plan.sources[source].source)  # before it is kept under the name of the planned content
+    cache.expect(source, bench.parts.block(source, number), Looked(seen.status, seen.valid_frac))
+    with clock.stage("write"):
+        cache.write()
+    return seen
+
+
+def _read(bench: _Bench, source: int, number: int, model: Batches, clock: Clock) -> _Seen:
+    """From pixels; the block is forgotten before the next one is read."""
     plan, planned = bench.plan, bench.plan.sources[source]
     with clock.stage("read"):
-        wanted = bench.parts.block(source, block)
+        wanted = bench.parts.block(source, number)
         sheet = read_block(planned.source, planned.level_grid, wanted, plan.stretch, planned.factor)
     looked = []
     for first in range(0, len(sheet), plan.batch):
@@ -178,7 +225,18 @@ def _look(bench: _Bench, source: int, block: int, model: _Batches, clock: _Clock
         kept = slice(None) if tiles.ok.all() else tiles.ok  # a slice copies nothing
         model.add(chips.pixels[kept], None if chips.valid is None else chips.valid[kept])
         looked.append(tiles)
-    return looked
+    return _Seen.join(looked)
+
+
+def _recall(bench: _Bench, source: int, number: int, model: Batches, cache: PartCache, clock: Clock) -> _Seen:
+    """From features on disk: no pixel is read, the model sees nothing."""
+    found = cache.recall(source, number)
+    for first in range(0, found.n_ok, bench.plan.batch):
+        with clock.stage("read"):
+            features = found.features(first, first + bench.plan.batch)
+        model.add(features, None)
+    tiles = np.array(list(bench.parts.block(source, number).tiles()), np.int64)
+    return _Seen(tiles, found.looked.valid_frac, found.looked.status, np.full(len(tiles), None))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -207,50 +265,6 @@ class _Seen:
     def ok(self) -> NDArray[np.bool_]:
         """(N,) whether the tile is shown to the model."""
         return np.asarray(self.status == "ok", bool)
-
-
-class _Batches:
-    """Gathers valid chips over the blocks of a part and sends them through the model, a full batch at a time."""
-
-    def __init__(self, bench: _Bench, job: Job, clock: _Clock) -> None:
-        self._bench, self._job, self._clock = bench, job, clock
-        self._waiting: list[tuple[NDArray[np.uint8], NDArray[np.bool_] | None]] = []
-        self._replies: list[list[Replies]] = []
-        self.calls = 0
-
-    def add(self, pixels: NDArray[np.uint8], valid: NDArray[np.bool_] | None) -> None:
-        """(N, 3, H, W) chips to ask, (N, H, W) valid pixels or None when all are."""
-        batch = self._bench.plan.batch
-        while len(pixels):
-            room = batch - sum(len(p) for p, _ in self._waiting)
-            self._waiting.append((pixels[:room], None if valid is None else valid[:room]))
-            pixels, valid = pixels[room:], (None if valid is None else valid[room:])
-            if sum(len(p) for p, _ in self._waiting) == batch:
-                self._ask()
-
-    def finish(self) -> list[Replies]:
-        """-> one `Replies` per question over all chips added, in order; empty when there were none."""
-        if self._waiting:
-            self._ask()
-        return [_join(column) for column in zip(*self._replies, strict=True)]
-
-    def _ask(self) -> None:
-        pixels = np.concatenate([p for p, _ in self._waiting]) if len(self._waiting) > 1 else self._waiting[0][0]
-        valid = None
-        if any(v is not None for _, v in self._waiting):
-            whole = (np.ones((len(p), *p.shape[2:]), bool) if v is None else v for p, v in self._waiting)
-            valid = np.concatenate(list(whole))
-        self._waiting.clear()
-        with self._clock.stage("wait"):
-            MODEL.acquire()
-        try:
-            session = _session(self._bench, self._job, pixels.shape[-1])
-            with self._clock.stage("model"):
-                self._replies.append(session.answer(pixels, valid))
-            self.calls += 1
-        finally:
-            MODEL.release()
-            trim_heap()  # the answers, small and kept, would pin what the model left between them
 
 
 def _rows(plan: Plan, planned: PlannedSource, tiles: _Seen, replies: list[Replies]) -> PartRows:
@@ -316,9 +330,3 @@ def _take(replies: Replies, begin: int, end: int) -> Replies:
     """Rows begin to end - 1."""
     columns = (getattr(replies, f.name) for f in fields(Replies))
     return Replies(*(None if column is None else column[begin:end] for column in columns))
-
-
-def _join(pieces: Sequence[Replies]) -> Replies:
-    """Batch after batch."""
-    columns = ([getattr(piece, f.name) for piece in pieces] for f in fields(Replies))
-    return Replies(*(None if column[0] is None else np.concatenate(column) for column in columns))

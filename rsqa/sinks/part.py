@@ -133,8 +133,11 @@ class Receipt:
     """Tiles that could not be read or answered."""
 
 
-def write_part(path: Path, rows: Sequence[PartRows], *, plan_id: str, number: int) -> Receipt:
-    """Commit a part; all sources in it share one CRS. Raises OutputError when the folder can't be written."""
+def write_part(path: Path, rows: Sequence[PartRows], *, plan_id: str, number: int, batch: int | None = None) -> Receipt:
+    """Commit a part; all sources in it share one CRS. Raises OutputError when the folder can't be written.
+
+    `batch`: of this part, where it is not the plan's; its last digits may then differ. The file's metadata say so.
+    """
     table = part_table(rows)
     crs_wkt = rows[0].source_crs_wkt
     if any(crs_label(source.source_crs_wkt) != crs_label(crs_wkt) for source in rows):
@@ -149,6 +152,7 @@ def write_part(path: Path, rows: Sequence[PartRows], *, plan_id: str, number: in
         "n_rows": table.num_rows,
         "n_tiles": n_tiles,
         "tiles": [tile_ids[0].as_py(), tile_ids[-1].as_py()],
+        **({} if batch is None else {"batch": batch}),
     }
     sink = pa.BufferOutputStream()
     with open_writer(sink, ZSTD_LEVEL) as writer:

@@ -97,7 +97,7 @@ def test_every_option_reaches_the_request(library, tmp_path):
         f"ask m.tif n.tif -q a:\tWater? --question-file {file} --out o --bands 4,3,2 --tile-px 224 --gsd 0.5 "
         "--scale 0,10 --min-valid 0.25 --model tinyrs --card c.json --no-reasoning --batch-size 3 --workers 2 "
         "--device cuda:1 --dtype bfloat16 --overwrite --retry-errors --max-duration 1h30m --allow-mixed "
-        "--part-tiles 9 --quiet"
+        "--part-tiles 9 --cache-features f --quiet"
     )
     assert rsqa.cli.run(line.split(" ")) == 0
     [request] = library.requests
@@ -123,6 +123,7 @@ def test_every_option_reaches_the_request(library, tmp_path):
         "max_duration_s": 5400.0,
         "allow_mixed": True,
         "part_tiles": 9,
+        "cache_features": Path("f"),
     }
 
 

@@ -197,6 +197,30 @@ def test_adding_a_question_changes_no_other_rows_id():
     assert one.processing_id(one.sources[0], renamed) == one.processing_id(one.sources[0], WATER)
 
 
+def test_features_are_the_same_whatever_is_asked_and_wherever_the_file_lies():
+    made = plan(source("a.tif", 1000, 900))
+    [planned] = made.sources
+    moved = replace(planned, source=replace(planned.source, path="/else/a.tif", name="b.tif", acquired=None))
+    folders = replace(made.model, folder="/else", name="else")
+    same = [replace(made, questions=()), replace(made, batch=4, part_tiles=8), replace(made, model=folders), made]
+    assert {other.features_id(p) for other in same for p in (planned, moved)} == {made.features_id(planned)}
+    others = [
+        made.on("cuda:1"),
+        replace(made, dtype="bfloat16"),
+        replace(made, min_valid=0.4),
+        replace(made, stretch=Stretch((0.0,), (3000.0,))),
+        replace(made, model=replace(made.model, weights_id="cd")),
+        replace(made, model=replace(made.model, card=replace(made.model.card, side_px=224))),
+    ]
+    changed = [
+        replace(planned, tile_px=224),
+        replace(planned, source=replace(planned.source, fingerprint="new")),
+        replace(planned, source=replace(planned.source, bands=(3, 2, 1))),
+    ]
+    ids = {other.features_id(planned) for other in (made, *others)} | {made.features_id(p) for p in changed}
+    assert len(ids) == 1 + len(others) + len(changed)
+
+
 class StallingEngine:
     """Takes a millisecond a tile on a clock of its own, and once, at its second call, five seconds more."""
 

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pyarrow.parquet as pq
 
-from rsqa.run.trace import Trace
-from rsqa.run.work import STAGES, Span
+from rsqa.run.trace import STAGES, Span, Trace
 
 
 def test_a_trace_keeps_every_span_in_its_place(tmp_path):
