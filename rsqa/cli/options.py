@@ -151,7 +151,7 @@ CacheFeatures = Annotated[
         metavar="DIR",
         help="Keep what the model sees of each tile here: asking something new later reads no pixels and sees nothing "
         "again. Takes 12 kB a tile with tinyrs-nano on a CPU, 0.8 MB with a 2B model at 448 px on a GPU; "
-        "rsqa plan tells.",
+        "rsqa plan tells how much.",
         rich_help_panel=_MACHINE,
         show_default=False,
     ),
