@@ -20,6 +20,18 @@ ROWS = 256
 ROWS_PER_TILE = 8
 """So many texts for each tile of a batch: a smaller batch needs less memory for them, too."""
 
+MAX_CHIP_BYTES = 128 * 2**20
+"""uint8 chips that are handed to a session at once."""
+
+
+def gathered(batch: int, n_written: int, tile_px: int) -> int:
+    """Tiles to hand to a session at once: a batch, or as many as keep its rows busy when each has texts to write."""
+    if not n_written:
+        return batch
+    filling = -(-min(ROWS, ROWS_PER_TILE * batch) // n_written)
+    affordable = MAX_CHIP_BYTES // (3 * tile_px**2)
+    return batch * max(1, min(-(-filling // batch), affordable // batch))
+
 
 def ladder(batch: int) -> tuple[int, ...]:
     """Sizes that a batch may have, ascending: batch / 1, / 2, / 4, … rounded up, down to 1."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rsqa.engines.batching import PACKED_TOKENS, ROWS_PER_TILE
+from rsqa.engines.batching import MAX_CHIP_BYTES, PACKED_TOKENS, ROWS_PER_TILE
 from rsqa.engines.cards import ModelCard
 from rsqa.engines.registry import ModelRef, is_loaded, locate
 from rsqa.models.checkpoint import Checkpoint
@@ -16,8 +16,6 @@ MAX_PATCHES_CPU = 1_024
 """On a CPU a larger batch falls out of the caches: tinyrs-nano, 2 cores, 529 tiles and 8 questions, batches of
 32 / 64 / 128 / 512 tiles: 37 / 33 / 32 / 22 tiles/s at 1.1 / 1.3 / 1.5 / 2.4 GB; those of 16
 were as fast as those of 32, within the noise of two rounds, and took 30 to 50 MB less."""
-MAX_CHIP_BYTES = 128 * 2**20
-"""uint8 chips of a batch."""
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 4}
 """Of activations."""
 _USABLE = 0.8

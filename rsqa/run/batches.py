@@ -1,4 +1,4 @@
-"""From tiles to replies: a part's valid tiles through the model, a full batch at a time.
+"""From tiles to replies: a part's valid tiles through the model, full batches at a time.
 
 One slot of a process is in the model at a time; the others read or write.
 """
@@ -30,16 +30,16 @@ Answer = Callable[[Session, Tiles, Valid], list[Replies]]
 
 
 class Batches:
-    """Gathers tiles over the blocks of a part and sends them through the model, a full batch at a time.
+    """Gathers tiles over the blocks of a part and sends them through the model, as many at a time as keep it busy.
 
     A batch that does not fit into memory is asked again in halves, and so is all that follows: in this part alone.
     """
 
     def __init__(
-        self, batch: int, device: str, session: Callable[[int], Session], answer: Answer, clock: Clock
+        self, gather: int, batch: int, device: str, session: Callable[[int], Session], answer: Answer, clock: Clock
     ) -> None:
-        """`session`: batch -> a session for it; called with MODEL held."""
-        self._full, self._device, self._session, self._answer, self._clock = batch, device, session, answer, clock
+        """`gather`: tiles to ask at once; `session`: batch -> a session for it, called with MODEL held."""
+        self._full, self._device, self._session, self._answer, self._clock = gather, device, session, answer, clock
         self._waiting: list[tuple[Tiles, Valid]] = []
         self._replies: list[list[Replies]] = []
         self.batch = batch

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsqa.engines.base import Engine, Replies, Session
+from rsqa.engines.batching import gathered
 from rsqa.engines.registry import load_engine
 from rsqa.errors import ExitCode, RsqaError
 from rsqa.raster.read import Chips, read_block
@@ -144,7 +145,10 @@ def _do_part(bench: _Bench, job: Job, number: int) -> Done | TooLarge:
     chip_px = plan.sources[part.blocks[0][0]].chip_px  # of all sources of a part
     cache = _cache(bench, job, number, clock)
     answer = cache.answer if cache else _answer
-    model = Batches(plan.batch, job.device, partial(_session, bench, job, chip_px), answer, clock)
+    reasoning = plan.model.card.prompt.reasoning
+    n_written = sum(reasoning or not question.closed for question in plan.questions)
+    gather = gathered(plan.batch, n_written, chip_px)
+    model = Batches(gather, plan.batch, job.device, partial(_session, bench, job, chip_px), answer, clock)
     seen: list[tuple[PlannedSource, _Seen]] = []
     for source, blocks in part.blocks:
         looked = [_look(bench, source, block, model, cache, clock) for block in blocks]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from oracle import Oracle
 
 from rsqa.engines import generation
+from rsqa.engines.batching import ROWS, ROWS_PER_TILE, gathered
 from rsqa.engines.cards import ModelCard
 from rsqa.engines.generation import CIRCLE, Row, Rules, Writing, in_circles
 from rsqa.engines.qwen2vl import load_qwen2vl
@@ -116,3 +117,14 @@ def test_a_row_ends_once():
         rules.add(cut, token, -2.0)
     assert (cut.complete, cut.finished) == (True, False)
     torch.testing.assert_close(cut.mean_logprob, -2.0)
+
+
+@given(st.integers(1, 512), st.integers(0, 40), st.integers(28, 4000))
+def test_tiles_are_gathered_in_whole_batches(batch, n_written, tile_px):
+    tiles = gathered(batch, n_written, tile_px)
+    assert tiles % batch == 0
+    assert tiles == batch or tiles * 3 * tile_px**2 <= 128 * 2**20
+    if not n_written:
+        assert tiles == batch
+    elif (tiles + batch) * 3 * tile_px**2 <= 128 * 2**20:
+        assert tiles * n_written >= min(ROWS, ROWS_PER_TILE * batch)
