@@ -91,6 +91,7 @@ class Block:
     inner: Weight
     """(F, E)."""
     inner_bias: Tensor
+    """(F,) times QUICK_GELU."""
     outer: Weight
     """(E, F)."""
     outer_bias: Tensor
@@ -147,7 +148,7 @@ def _block(module: Any, precision: Precision) -> Block:
         out_bias=other(attention.proj.bias),
         norm_mlp=(other(module.norm2.weight), other(module.norm2.bias)),
         inner=matrix(mlp.fc1.weight),
-        inner_bias=other(mlp.fc1.bias),
+        inner_bias=other(mlp.fc1.bias) * QUICK_GELU,
         outer=matrix(mlp.fc2.weight),
         outer_bias=other(mlp.fc2.bias),
         heads=attention.num_heads,
@@ -179,8 +180,8 @@ def enter(block: Block, x: Tensor, turns: Turns) -> tuple[Tensor, Tensor, Tensor
 def leave(block: Block, x: Tensor, seen: Tensor) -> Tensor:
     """(B, N, E) before a block and (B, H, N, C) its attention -> (B, N, E) behind it."""
     x = x + linear(seen.transpose(1, 2).reshape(x.shape), block.out, block.out_bias)
-    # x · sigmoid(1.702 x) is silu(1.702 x) / 1.702, and the product divides in passing.
-    inner = F.silu(linear(_normed(x, block.norm_mlp), block.inner, block.inner_bias) * QUICK_GELU)
+    # x · sigmoid(1.702 x) is silu(1.702 x) / 1.702, and the products multiply and divide in passing.
+    inner = F.silu(scaled_linear(_normed(x, block.norm_mlp), block.inner, block.inner_bias, QUICK_GELU))
     return x + scaled_linear(inner, block.outer, block.outer_bias, 1 / QUICK_GELU)
 
 
