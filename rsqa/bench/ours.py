@@ -1,4 +1,4 @@
-"""(e) rsqa, model only: pixels in memory to replies."""
+"""(e) rsqa, model only: pixels in memory to replies; (e') the same from kept features."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ class Ours:
         shape = (case.tile_px, case.tile_px)
         batch = default_batch(self._ref, shape, self._setup.device, self._setup.dtype)
         self._batch = self._setup.batch_size or batch
-        self._session = self._engine.prepare(self._asked, shape, self._batch)
-        self._session.answer(self._chips[: self._batch])
+        self.session = self._engine.prepare(self._asked, shape, self._batch)
+        self.session.answer(self._chips[: self._batch])
         if tail := case.n_tiles % self._batch:
-            self._session.answer(self._chips[:tail])
+            self.session.answer(self._chips[:tail])
         how = "all options scored with their end tokens" if case.answer_tokens is None else "written to the budget"
         return [f"rsqa, pixels in memory to replies; {self._batch} tiles at once, {how}"]
 
     def run(self) -> dict[str, float]:
         """Everything, timed by the caller."""
-        self._session.answer(self._chips)
+        self.session.answer(self._chips)
         return {}
 
     def tokens(self, n_tiles: int) -> list[list[list[int]]]:
@@ -83,6 +83,29 @@ class Ours:
     def _ask(self, asked: Sequence[Question], n_tiles: int) -> list[Replies]:
         shape = (self._case.tile_px, self._case.tile_px)
         return self._engine.prepare(asked, shape, self._batch).answer(self._chips[:n_tiles])
+
+
+class Again:
+    """New questions over old tiles: from kept features to replies, without pixels and the vision part.
+
+    Not compared with the reference: that the replies are those of (e), bit by bit, is tested with every engine.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self._ours = Ours(setup)
+
+    def prepare(self, case: Case) -> list[str]:
+        """See the tiles, as an earlier run did; -> what was done."""
+        self._ours.prepare(case)
+        self._features = self._ours.session.see(pictures(case))
+        self._ours.session.answer_seen(self._features)
+        each = self._features.nbytes / max(1, case.n_tiles) / 1e3
+        return [f"rsqa, features in memory to replies: what --cache-features keeps, {each:.0f} kB a tile"]
+
+    def run(self) -> dict[str, float]:
+        """Everything, timed by the caller."""
+        self._ours.session.answer_seen(self._features)
+        return {}
 
 
 def _texts(reply: Replies) -> list[str]:

@@ -46,10 +46,11 @@ SIDES = {
         SideKind("c", "TinyRS loop, re-enacted", "rivals:FromFiles"),
         SideKind("d", "vLLM", "vllm:Vllm"),
         SideKind("e", "rsqa, model only", "ours:Ours"),
+        SideKind("e'", "rsqa, asked again, features kept", "ours:Again"),
         SideKind("file", "rsqa, file to GeoParquet", "files:FileToTable"),
     )
 }
-OURS = ("e", "file")
+OURS = ("e", "e'", "file")
 
 
 def make_side(target: str, setup: Setup) -> Side:

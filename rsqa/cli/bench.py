@@ -44,10 +44,11 @@ def bench(
         str,
         typer.Option(
             metavar="LIST",
-            help="a, b, b', c: transformers; d: vLLM; e: rsqa, model only; file: rsqa, file to GeoParquet.",
+            help="a, b, b', c: transformers; d: vLLM; e: rsqa, model only; e': the same with kept features; "
+            "file: rsqa, file to GeoParquet.",
             rich_help_panel=_HOW,
         ),
-    ] = "a,b,b',c,d,e,file",
+    ] = "a,b,b',c,d,e,e',file",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, in turns.", rich_help_panel=_HOW)] = 3,
     sample: Annotated[
         int,
