@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rsqa.models.graph import fused
 from rsqa.models.linear import AS_LOADED, Precision, Weight, linear
 from rsqa.models.rotary import Turns, rotate, text_angles
 
@@ -87,8 +87,7 @@ class Language:
 
     def compiled(self) -> Language:
         """With fused kernels between the products; one compilation serves all layers and sizes."""
-        compiled = partial(torch.compile, fullgraph=True, dynamic=True)
-        return replace(self, enter=compiled(enter), leave=compiled(leave))
+        return replace(self, enter=fused(enter), leave=fused(leave))
 
 
 def language_of(network: Any) -> Language:

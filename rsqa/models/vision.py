@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rsqa.models.graph import fused
 from rsqa.models.linear import AS_LOADED, Precision, Weight, linear, scaled_linear
 from rsqa.models.rotary import Turns, rotate, vision_angles
 
@@ -120,8 +120,7 @@ class Vision:
 
     def compiled(self) -> Vision:
         """With fused kernels between the products; one compilation serves all blocks and sizes."""
-        compiled = partial(torch.compile, fullgraph=True, dynamic=True)
-        return replace(self, enter=compiled(enter), leave=compiled(leave))
+        return replace(self, enter=fused(enter), leave=fused(leave))
 
 
 def vision_of(visual: Any) -> Vision:

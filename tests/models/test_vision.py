@@ -19,7 +19,7 @@ def tower():
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 4, 4]},
     }  # fmt: skip
     network = Qwen2VLForConditionalGeneration(Qwen2VLConfig(text_config=text, vision_config=vision)).eval()
-    visual = network.model.visual
+    visual = network.model.visual.requires_grad_(False)
     with torch.no_grad():
         for name, weight in visual.named_parameters():  # attention that looks somewhere, biases that are there
             gain = 0.7 if "patch_embed" in name else 2.0
