@@ -24,13 +24,16 @@ MAX_CHIP_BYTES = 128 * 2**20
 """uint8 chips that are handed to a session at once."""
 
 
-def gathered(batch: int, n_written: int, tile_px: int) -> int:
-    """Tiles to hand to a session at once: a batch, or as many as keep its rows busy when each has texts to write."""
-    if not n_written:
-        return batch
-    filling = -(-min(ROWS, ROWS_PER_TILE * batch) // n_written)
+AHEAD = 4
+"""Batches that a GPU is handed at once: while it works on one, the next is copied."""
+
+
+def gathered(batch: int, n_written: int, tile_px: int, device_type: str) -> int:
+    """Tiles to hand to a session at once: so many batches that texts for `n_written` questions fill its rows."""
+    filling = -(-min(ROWS, ROWS_PER_TILE * batch) // n_written) if n_written else batch
+    wanted = max(-(-filling // batch), 1 if device_type == "cpu" else AHEAD)
     affordable = MAX_CHIP_BYTES // (3 * tile_px**2)
-    return batch * max(1, min(-(-filling // batch), affordable // batch))
+    return batch * max(1, min(wanted, affordable // batch))
 
 
 def ladder(batch: int) -> tuple[int, ...]:

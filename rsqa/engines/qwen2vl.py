@@ -25,7 +25,7 @@ from rsqa.engines.prefix import Packed, Prefix, PrefixShape, pack_behind, prefix
 from rsqa.engines.preprocess import resample
 from rsqa.engines.reasoning import CLOSING, OPENING, ReasonedScores, Tags
 from rsqa.engines.scoring import Group, edge_logprobs, option_logprobs, pack
-from rsqa.engines.visual import as_array, as_tensor, to_device
+from rsqa.engines.visual import as_array, as_visual, to_device
 from rsqa.engines.words import Words
 from rsqa.errors import ModelError
 from rsqa.models.checkpoint import Checkpoint
@@ -122,7 +122,7 @@ class Qwen2VLSession:
 
     def answer_seen(self, features: NDArray[Any]) -> list[Replies]:
         """See `SeeingSession.answer_seen`."""
-        return fitting(lambda: self._answer_all(features, lambda batch: as_tensor(batch, self._engine.device)))
+        return fitting(lambda: self._answer_all(features, as_visual))
 
     def see(self, chips: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> NDArray[Any]:
         """See `SeeingSession.see`: the visual tokens behind the merger."""
@@ -139,25 +139,37 @@ class Qwen2VLSession:
         n_tokens = self._side[0] * self._side[1] // PIXELS_PER_TOKEN**2
         return torch.empty((n, n_tokens, words.shape[1]), dtype=words.dtype)
 
-    def encode(self, chips: NDArray[np.uint8]) -> Tensor:
-        """(B, 3, H, W) -> (B, S, D) visual tokens of chips resampled to the card's side."""
+    def encode(self, chips: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 -> (B, S, D) visual tokens of chips resampled to the card's side."""
         if chips.shape[1:] != (3, *self._shape):
-            raise ValueError(f"session is for chips of {(3, *self._shape)}, got {chips.shape[1:]}")
-        pixels = resample(to_device(chips, self._engine.device), self._side)
-        return encode(self._engine.vision, pixels, self._turns)
+            raise ValueError(f"session is for chips of {(3, *self._shape)}, got {tuple(chips.shape[1:])}")
+        return encode(self._engine.vision, resample(chips, self._side), self._turns)
 
     def _see_all(self, chips: NDArray[np.uint8]) -> NDArray[Any]:
         with torch.inference_mode():
-            batches = padded_batches(chips, self._batch)
-            seen = [as_array(self.encode(batch))[: rows.stop - rows.start] for rows, batch in batches]
+            seen = [as_array(v)[: tiles.stop - tiles.start] for tiles, v in self._visual(chips, self.encode)]
         return np.concatenate([as_array(self._unseen(0)), *seen])
 
-    def _answer_all(self, tiles: NDArray[Any], visual: Callable[[NDArray[Any]], Tensor]) -> list[Replies]:
-        """`visual`: a batch of `tiles` -> their visual tokens."""
+    def _visual(self, tiles: NDArray[Any], see: Callable[[Tensor], Tensor]) -> Iterator[tuple[slice, Tensor]]:
+        """Batch by batch: the numbers of its tiles, and their visual tokens; the last one may be filled up.
+
+        The next batch is on its way to a GPU while this one is worked on.
+        """
+        batches = ((numbers, to_device(b, self._engine.device)) for numbers, b in padded_batches(tiles, self._batch))
+        batch = next(batches, None)
+        while batch is not None:
+            numbers, visual = batch[0], see(batch[1])
+            batch = next(batches, None)
+            yield numbers, visual
+
+    def _answer_all(self, tiles: NDArray[Any], see: Callable[[Tensor], Tensor]) -> list[Replies]:
+        """`see`: a batch of `tiles` on the device -> their visual tokens."""
         replies = [self._empty(i, len(tiles)) for i in range(len(self._questions))]
         if self._questions:
             with torch.inference_mode():
-                self._answer(self._prefixes(tiles, visual), len(tiles), replies)
+                visual = self._visual(tiles, see)
+                prefixes = ((numbers, read_prefix(self._engine.language, v, self._prefix)) for numbers, v in visual)
+                self._answer(prefixes, len(tiles), replies)
         return replies
 
     def _empty(self, index: int, n: int) -> Replies:
@@ -166,13 +178,6 @@ class Qwen2VLSession:
         if index in self._scored:
             return Replies(scores)
         return Replies(scores, np.empty(n, object), np.full(n, np.nan, np.float32), np.zeros(n, np.bool_))
-
-    def _prefixes(
-        self, tiles: NDArray[Any], visual: Callable[[NDArray[Any]], Tensor]
-    ) -> Iterator[tuple[slice, Prefix]]:
-        """Batch by batch: the numbers of its tiles, and what was read of them; the last one may be filled up."""
-        for numbers, batch in padded_batches(tiles, self._batch):
-            yield numbers, read_prefix(self._engine.language, visual(batch), self._prefix)
 
     def _answer(self, prefixes: Iterator[tuple[slice, Prefix]], n_tiles: int, replies: list[Replies]) -> None:
         """Score every batch as it comes, and write what is to be written, over all of them."""

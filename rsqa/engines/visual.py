@@ -14,10 +14,9 @@ def as_array(visual: Tensor) -> NDArray[Any]:
     return (visual.view(torch.uint16) if visual.dtype == torch.bfloat16 else visual).cpu().numpy()
 
 
-def as_tensor(features: NDArray[Any], device: torch.device) -> Tensor:
-    """The inverse of `as_array`."""
-    visual = to_device(features, device)
-    return visual.view(torch.bfloat16) if visual.dtype == torch.uint16 else visual
+def as_visual(features: Tensor) -> Tensor:
+    """The inverse of `as_array`, for what is on the device already."""
+    return features.view(torch.bfloat16) if features.dtype == torch.uint16 else features
 
 
 def to_device(batch: NDArray[Any], device: torch.device) -> Tensor:

@@ -147,7 +147,7 @@ def _do_part(bench: _Bench, job: Job, number: int) -> Done | TooLarge:
     answer = cache.answer if cache else _answer
     reasoning = plan.model.card.prompt.reasoning
     n_written = sum(reasoning or not question.closed for question in plan.questions)
-    gather = gathered(plan.batch, n_written, chip_px)
+    gather = gathered(plan.batch, n_written, chip_px, plan.device_type)
     model = Batches(gather, plan.batch, job.device, partial(_session, bench, job, chip_px), answer, clock)
     seen: list[tuple[PlannedSource, _Seen]] = []
     for source, blocks in part.blocks:

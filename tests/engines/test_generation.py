@@ -121,7 +121,7 @@ def test_a_row_ends_once():
 
 @given(st.integers(1, 512), st.integers(0, 40), st.integers(28, 4000))
 def test_tiles_are_gathered_in_whole_batches(batch, n_written, tile_px):
-    tiles = gathered(batch, n_written, tile_px)
+    tiles = gathered(batch, n_written, tile_px, "cpu")
     assert tiles % batch == 0
     assert tiles == batch or tiles * 3 * tile_px**2 <= 128 * 2**20
     if not n_written:

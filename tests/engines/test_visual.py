@@ -6,7 +6,7 @@ import torch
 
 from rsqa.engines.base import SeeingSession
 from rsqa.engines.registry import load_engine
-from rsqa.engines.visual import as_array, as_tensor
+from rsqa.engines.visual import as_array, as_visual
 from rsqa.tasks.question import YES_NO, Question
 
 WATER = Question("water", "Is there water?", "yesno", YES_NO)
@@ -18,7 +18,7 @@ def test_there_and_back_keeps_every_bit(dtype):
     visual[0, 0, :2] = torch.tensor([float("nan"), -0.0])
     array = as_array(visual)
     assert array.dtype == {torch.float32: "f4", torch.float16: "f2", torch.bfloat16: "u2"}[dtype]
-    back = as_tensor(array, torch.device("cpu"))
+    back = as_visual(torch.from_numpy(array))
     assert back.dtype == dtype
     assert as_array(back).tobytes() == array.tobytes()
 
