@@ -17,6 +17,7 @@ from rasterio.io import DatasetReader
 
 from rsqa.errors import SourceChanged
 from rsqa.raster.grid import Window
+from rsqa.raster.pages import zeros
 from rsqa.raster.source import GDAL_ERRORS, RasterSource
 from rsqa.raster.tiff import BlockTable, read_block_table, read_directories
 
@@ -101,7 +102,7 @@ def read_raw(source: RasterSource, window: Window, factor: int) -> RawPixels | N
         flags.append(dataset.read_masks(source.bands[0], window=area) != 0)
         if not flags[0].any():
             return None
-    pixels = dataset.read(indexes, window=area)
+    pixels = dataset.read(indexes, out=zeros((len(indexes), window.height, window.width), source.dtype), window=area)
     if source.alpha_band:
         flags.append(pixels[-1] != 0)
         pixels = pixels[:-1]

@@ -11,6 +11,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from rsqa.raster.grid import Block, Tile, TileGrid, Window
+from rsqa.raster.pages import zeros
 from rsqa.raster.raw import RawPixels, block_table, palette, read_raw, reopen
 from rsqa.raster.source import GDAL_ERRORS, RasterSource, gdal_env
 from rsqa.raster.stretch import Stretch
@@ -81,7 +82,7 @@ class Sheet:
         return True if mask.all() else mask
 
     def _cut(self, tiles: Sequence[Tile], masks: Sequence[NDArray[np.bool_] | bool]) -> NDArray[np.uint8]:
-        chips = np.zeros((len(tiles), 3, self.chip_px, self.chip_px), np.uint8)
+        chips: NDArray[np.uint8] = zeros((len(tiles), 3, self.chip_px, self.chip_px), np.uint8)
         for chip, tile, mask in zip(chips, tiles, masks, strict=True):
             if mask is not False:
                 assert self.pixels is not None  # else every mask is False
@@ -137,8 +138,8 @@ def read_block(source: RasterSource, grid: TileGrid, block: Block, stretch: Stre
             frame = None if raw is None else _coloured(raw, stretch, colours)
         except GDAL_ERRORS:
             reopen(source)
-            frame = RawPixels(np.zeros((3, window.height, window.width), np.uint8),
-                              np.zeros((window.height, window.width), bool))  # fmt: skip
+            frame = RawPixels(zeros((3, window.height, window.width), np.uint8),
+                              zeros((window.height, window.width), bool))  # fmt: skip
             for i, tile in enumerate(tiles):
                 try:
                     raw = _read(source, table, tile.window, factor)
@@ -159,7 +160,7 @@ def _coloured(raw: RawPixels, stretch: Stretch, colours: NDArray[np.uint8] | Non
     if colours is None and stretch.identity and raw.valid is None:
         return RawPixels(stretch.apply(raw.pixels, None), None)
     _, height, width = raw.pixels.shape
-    done = np.empty((len(raw.pixels) if colours is None else 3, height, width), np.uint8)
+    done = zeros((len(raw.pixels) if colours is None else 3, height, width), np.uint8)
     step = max(1, STRETCHED_PX // width)
     for row in range(0, height, step):
         rows = slice(row, row + step)

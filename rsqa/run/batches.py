@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from rsqa.engines.base import Replies, Session
 from rsqa.engines.batching import half
 from rsqa.errors import OutOfMemory
-from rsqa.run.heap import trim_heap
 from rsqa.run.trace import Clock
 
 MODEL = threading.Lock()
@@ -76,7 +75,6 @@ class Batches:
             self.calls += -(-len(tiles) // self.batch)
         finally:
             MODEL.release()
-            trim_heap()  # the answers, small and kept, would pin what the model left between them
 
     def _fits(self, tiles: Tiles, valid: Valid) -> bool:
         """Ask, and say whether there was memory for it; on return nothing of a batch that did not fit is held."""

@@ -8,6 +8,7 @@ While one slot of a process holds the model, the others read or write.
 from __future__ import annotations
 
 import threading
+import time
 import traceback
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -26,6 +27,7 @@ from rsqa.raster.source import check_unchanged, footprint
 from rsqa.run.batches import Batches, Tiles, Valid
 from rsqa.run.features import Looked, PartCache
 from rsqa.run.folder import begun, part_path, read_plan
+from rsqa.run.heap import trim_heap
 from rsqa.run.plan import Parts, Plan, PlannedSource
 from rsqa.run.trace import Clock, Span
 from rsqa.sinks.part import PartRows, QuestionColumns, Receipt, write_part
@@ -89,6 +91,10 @@ class Failed:
     details: str = ""
 
 
+TRIM_S = 10.0
+"""Seconds between two trims of the heap: about a part; small parts should not fetch their memory anew each time."""
+
+
 @dataclass(slots=True)
 class _Bench:
     """What a process keeps for all parts of a run: the plan, the model and its sessions."""
@@ -101,6 +107,8 @@ class _Bench:
     """Chip side -> batch and session."""
     unkept: str = ""
     """Why no more features are kept."""
+    trimmed: float = 0.0
+    """`time.monotonic()` of the last trim of the heap."""
 
 
 _BENCHES: dict[Job, _Bench] = {}
@@ -171,6 +179,9 @@ def _do_part(bench: _Bench, job: Job, number: int) -> Done | TooLarge:
             part_path(bench.out, number), rows, plan_id=job.plan_id, number=number,
             batch=model.batch if model.batch < plan.batch else None,
         )  # fmt: skip
+    if time.monotonic() - bench.trimmed > TRIM_S:
+        trim_heap()
+        bench.trimmed = time.monotonic()
     cores = [planned.grid.tile(*tile).core for planned, tiles in seen for tile in tiles.tiles.tolist()]
     return Done(
         receipt=receipt,
