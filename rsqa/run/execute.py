@@ -122,6 +122,8 @@ def dask_executor(workers: int | None) -> Iterator[tuple[Executor, int]]:
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     settings = {
         "distributed.admin.tick.limit": "1h",  # a decoding or model thread holding the GIL is no fault here
+        "distributed.admin.tick.interval": "1s",  # 20 ms by default: each tick makes the model wait for the interpreter
+        "distributed.worker.profile.enabled": False,  # the same, a hundred times a second
         "distributed.comm.timeouts.connect": "60s",
         "distributed.scheduler.no-workers-timeout": "120s",  # null by default: a run without workers would hang
     }
