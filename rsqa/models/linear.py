@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+ROWS = 64
+"""Of a matrix, rounded at once."""
 STEPS = 127
 """8 bits hold -127..127; -128 is left out, so that zero is in the middle."""
 
@@ -28,9 +30,15 @@ class Int8:
 
     @classmethod
     def of(cls, weight: Tensor, dtype: torch.dtype) -> Int8:
-        """Round a matrix for activations of `dtype`."""
-        steps = weight.abs().amax(dim=1).float().clamp_min(torch.finfo(torch.float32).tiny) / STEPS
-        return cls((weight.float() / steps[:, None]).round().to(torch.int8), steps.to(dtype))
+        """Round a matrix for activations of `dtype`; some rows at a time, since in float32 they are four times as large."""
+        values = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+        steps = torch.empty(len(weight), device=weight.device)
+        pieces = (torch.split(tensor, ROWS) for tensor in (weight, values, steps))
+        for given, rounded, step in zip(*pieces, strict=True):
+            wide = given.float()
+            step.copy_(wide.abs().amax(dim=1).clamp_min_(torch.finfo(torch.float32).tiny) / STEPS)
+            rounded.copy_((wide / step[:, None]).round_())
+        return cls(values, steps.to(dtype))
 
     def product(self, x: Tensor) -> Tensor:
         """(…, I) -> (…, O).
