@@ -30,7 +30,7 @@ class Int8:
 
     @classmethod
     def of(cls, weight: Tensor, dtype: torch.dtype) -> Int8:
-        """Round a matrix for activations of `dtype`; some rows at a time, since in float32 they are four times as large."""
+        """Round a matrix for activations of `dtype`, some rows at a time: in float32 they are four times as large."""
         values = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
         steps = torch.empty(len(weight), device=weight.device)
         pieces = (torch.split(tensor, ROWS) for tensor in (weight, values, steps))
