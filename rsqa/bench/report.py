@@ -22,6 +22,8 @@ HEADER = (
     "", "side", "answers/s", "slowest", "fastest", "per CPU s", "tiles/s", "Mpx/s", "GFLOP/s", "% of ceiling",
     "peak MB", "% first tokens", "x a", "x b",
 )  # fmt: skip
+AGAIN = "e'"
+"""The side that needs no vision part."""
 MODEL_ONLY = "e"
 """The side whose cost from file to table is that of `file` beside it."""
 
@@ -66,21 +68,32 @@ def agreement(found: dict[str, Any], reference: dict[str, Any]) -> Agreement | N
     return Agreement(len(pairs), told.first_token, told.all_tokens, same / len(options), furthest)
 
 
-def useful_flops(checkpoint: Checkpoint, case: Case) -> int:
-    """-> floating-point operations that one tile of a case needs, all its questions and answers included."""
+@dataclass(frozen=True, slots=True)
+class Useful:
+    """Floating-point operations that one tile of a case needs, all its questions and answers included."""
+
+    whole: int
+    kept: int
+    """Where its visual tokens are there already."""
+
+
+def useful_flops(checkpoint: Checkpoint, case: Case) -> Useful:
+    """Each thing counted once, whatever a side really does."""
     card = load_card(str(checkpoint.folder))
     words = Words(load_tokenizer(checkpoint), card)
     height, width = card.model_side(case.tile_px, case.tile_px)
     suffixes = [len(words.suffix(question)) for question in questions(case)]
-    prompt = len(words.before) + len(words.after)
-    return Shape.of(checkpoint.config).tile(height * width // 14**2, prompt, suffixes, case.budget)
+    prompt, patches = len(words.before) + len(words.after), height * width // 14**2
+    shape = Shape.of(checkpoint.config)
+    whole = shape.tile(patches, prompt, suffixes, case.budget)
+    return Useful(whole, whole - shape.vision(patches))
 
 
-def figures(measured: Measured, flops: int) -> list[dict[str, Any]]:
+def figures(measured: Measured, flops: Useful) -> list[dict[str, Any]]:
     """One flat object per side of a case; `flops`: see `useful_flops`. Rates are of the median round."""
     ceilings = [run["flop_per_s"] for run in measured.ceiling.runs]
     ceiling = max(ceilings, default=None)  # of its best round: a busy machine must not flatter a side
-    rows = [_figures(row, measured, flops, ceiling) for row in measured.rows]
+    rows = [_figures(row, measured, flops.kept if row.side == AGAIN else flops.whole, ceiling) for row in measured.rows]
     rates = {row["side"]: row.get("answers_per_s") for row in rows}
     for row in rows:
         for other in ("a", "b"):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from rsqa.bench.measure import Measured, Row
-from rsqa.bench.report import HEADER, Agreement, agreement, figures, lines, remarks, table_row
+from rsqa.bench.report import HEADER, Agreement, Useful, agreement, figures, lines, remarks, table_row
 from rsqa.bench.work import Case
 
 CASE = Case(224, 4, 2, None)
@@ -42,7 +42,7 @@ def test_a_side_without_tokens_is_not_said_to_agree():
 
 def test_figures_are_of_the_median_round():
     measured = Measured(CASE, (row("a", [4.0, 2.0, 8.0]), row("e", [1.0, 0.5, 1.0])), ceiling(50.0, 100.0, 200.0), None)
-    a, e = figures(measured, flops=20)
+    a, e = figures(measured, flops=Useful(20, 5))
     assert (a["answers_per_s"], a["answers_per_s_slowest"], a["answers_per_s_fastest"]) == (2.0, 1.0, 4.0)
     assert a["answers_per_cpu_s"] == 1.0
     assert a["tiles_per_s"] == 1.0
@@ -55,7 +55,7 @@ def test_figures_are_of_the_median_round():
 
 def test_a_file_is_measured_while_parts_are_done_and_against_the_model_alone():
     whole = row("file", [3.0], working_s=1.1, whole_s=2.9, model_idle=0.25)
-    found = figures(Measured(CASE, (row("e", [1.0]), whole), ceiling(1.0), None), flops=1)
+    found = figures(Measured(CASE, (row("e", [1.0]), whole), ceiling(1.0), None), flops=Useful(1, 1))
     assert found[1]["cost_over_model_only"] == pytest.approx(0.1)
     assert found[1]["start_and_end_s"] == pytest.approx(1.8)
     said = remarks(found, Measured(CASE, (), ceiling(1.0), None))
@@ -65,7 +65,7 @@ def test_a_file_is_measured_while_parts_are_done_and_against_the_model_alone():
 def test_a_side_that_did_not_run_has_a_row_and_a_reason():
     absent = Row("d", "vLLM", CASE, "not run", "no vLLM here")
     measured = Measured(CASE, (absent, row("e", [1.0])), ceiling(1.0), None)
-    found = figures(measured, flops=1)
+    found = figures(measured, flops=Useful(1, 1))
     shown = [table_row(each) for each in found]
     assert all(len(cells) == len(HEADER) for cells in shown)
     assert shown[0][1] == "vLLM: not run"
@@ -75,5 +75,7 @@ def test_a_side_that_did_not_run_has_a_row_and_a_reason():
 
 
 def test_without_a_ceiling_its_share_is_unknown():
-    [only] = figures(Measured(CASE, (row("e", [1.0]),), Row("ceiling", "", CASE, "failed", "why"), None), flops=1)
+    [only] = figures(
+        Measured(CASE, (row("e", [1.0]),), Row("ceiling", "", CASE, "failed", "why"), None), flops=Useful(1, 1)
+    )
     assert only["share_of_ceiling"] is None
