@@ -39,6 +39,9 @@ class BenchRequest:
         if self.plot is not None and find_spec("matplotlib") is None:
             raise UsageError("--plot needs matplotlib, which is not installed; run pip install 'rsqa[bench]'")
 
+        if self.dtype == "int8":
+            raise UsageError("--dtype int8 asked; the other sides have none: choose fp32, bf16 or fp16")
+
     def cases(self) -> tuple[Case, ...]:
         """Every combination of the lists. UsageError names what is no number."""
         return tuple(
