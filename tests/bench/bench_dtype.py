@@ -1,7 +1,7 @@
 """What a lower precision changes: `RSQA_TEST_DATA=DIR python tests/bench/bench_dtype.py`.
 
 Six questions about every fifth picture of UC Merced to the embedded model, on one core: speed in CPU seconds against
-float32, and the share of answers that stay the same. Prints a line per precision and, as the last line, one JSON object.
+float32, and the share of answers that stay the same. Prints a line each and, last, one JSON object.
 """
 
 from __future__ import annotations

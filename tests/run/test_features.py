@@ -163,7 +163,7 @@ def test_nothing_is_kept_of_a_source_that_changes_while_it_is_read(tmp_path, mos
 
     read_block, alone = work.read_block, Lock()
     monkeypatch.setattr(work, "read_block", read_and_change)
-    with pytest.raises(InputError, match="not the file|written to while it was read"):  # by the slot that finds it
+    with pytest.raises(InputError, match=r"not the file|written to while it was read"):  # by the slot that finds it
         ask(request(tmp_path, mosaic, out="out"))
     assert kept(tmp_path) == []
 
