@@ -193,6 +193,11 @@ def encode(vision: Vision, pixels: Tensor, turns: Turns, attend: Attend = F.scal
     x = vision.embed(pixels)
     for block in vision.blocks:
         x = vision.leave(block, x, attend(*vision.enter(block, x, turns)))
+    return merged(vision, x)
+
+
+def merged(vision: Vision, x: Tensor) -> Tensor:
+    """(B, N, E) patches behind the last block -> (B, S, D) visual tokens."""
     b, n, _ = x.shape
     together = _normed(x, vision.norm).reshape(b, n // vision.embed.merge**2, -1)
     return linear(F.gelu(linear(together, *vision.merge)), *vision.out)

@@ -44,7 +44,7 @@ class PromptStyle:
     labels_tag: str = ""
     boxes_tag: str = ""
     tail: str = ""
-    """After a tagged question."""
+    """After a tagged question; not after one for a label."""
     reasoning: bool = False
     """Whether the model writes `<reasoning>…</reasoning><answer>…</answer>`."""
     answer_ends: tuple[str, ...] = (END,)
@@ -60,15 +60,18 @@ def prefix_text(style: PromptStyle) -> tuple[str, str]:
 def query(question: Question, style: PromptStyle) -> str:
     """-> the user's words, with the tag that the checkpoint knows. Options that the text does not name are listed."""
     text = question.text
-    own = question.kind == "choice" or (question.kind == "count" and question.options != COUNTS)
+    own = question.kind in ("choice", "label") or (question.kind == "count" and question.options != COUNTS)
     if (
         own
         and len(question.options) <= MOST_LISTED
         and not all(option.lower() in text.lower() for option in question.options)
     ):
         text = f"{text} Choose one of: {', '.join(question.options)}."
-    tag = {"yesno": style.closed_tag, "choice": style.closed_tag, "count": style.count_tag, "open": ""}[question.kind]
-    return f"{tag}{text}{style.tail}" if tag else text
+    tags = {"count": style.count_tag, "label": style.labels_tag, "box": style.boxes_tag, "open": ""}
+    tag = tags.get(question.kind, style.closed_tag)
+    if not tag:
+        return text
+    return f"{tag}{text}" if question.kind == "label" else f"{tag}{text}{style.tail}"
 
 
 def suffix_text(question: Question, style: PromptStyle) -> str:

@@ -8,7 +8,8 @@ from typing import Literal
 
 from rsqa.errors import QuestionError
 
-Kind = Literal["yesno", "choice", "count", "open"]
+Kind = Literal["yesno", "choice", "count", "label", "open", "box"]
+"""label: a choice of a scene class; box: where something is, in words that name it."""
 
 ID_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 YES_NO = ("yes", "no")
@@ -24,14 +25,14 @@ class Question:
     text: str
     kind: Kind
     options: tuple[str, ...] = ()
-    """Allowed answers in the order of their codes; empty for open questions."""
+    """Allowed answers in the order of their codes; empty for open questions and boxes."""
 
     def __post_init__(self) -> None:
         if not ID_PATTERN.fullmatch(self.id):
             raise QuestionError(f"question id {self.id!r} must match {ID_PATTERN.pattern}; rename it")
-        if (self.kind == "open") != (not self.options):
+        if self.closed != bool(self.options):
             raise QuestionError(
-                f"question {self.id!r} is {self.kind} with {len(self.options)} options; only open has none"
+                f"question {self.id!r} is {self.kind} with {len(self.options)} options; only open and box have none"
             )
         if len(set(self.options)) != len(self.options):
             raise QuestionError(f"question {self.id!r} names an option twice: {', '.join(self.options)}")
@@ -39,4 +40,4 @@ class Question:
     @property
     def closed(self) -> bool:
         """Whether the answer is one of `options`."""
-        return self.kind != "open"
+        return self.kind not in ("open", "box")
