@@ -138,7 +138,7 @@ class Reader(nn.Module):
     def _say(self, hidden: Tensor, labels: Tensor) -> Said:
         """(n, D), (n,) -> log p and hits, some tokens at a time: logits are computed again in the backward pass."""
         pieces = []
-        for some, wanted in zip(hidden.split(LOGITS_AT_ONCE), labels.split(LOGITS_AT_ONCE), strict=True):
+        for some, wanted in zip(*(torch.split(t, LOGITS_AT_ONCE) for t in (hidden, labels)), strict=True):
             if len(labels) > LOGITS_AT_ONCE and torch.is_grad_enabled():
                 pieces.append(checkpoint(self._score, some, wanted, use_reentrant=False))
             else:

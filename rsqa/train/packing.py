@@ -82,7 +82,8 @@ def packed(rows: Sequence[Sequence[Chain]], fill: int, length: int | None = None
     kind = np.full((len(rows), max([1, *map(len, kinds)])), None, dtype=object)
     for number, named in enumerate(kinds):
         kind[number, : len(named)] = named
-    return Packed(*(torch.from_numpy(table) for table in (ids, turn, depth, labels)), kind)
+    tensor = torch.from_numpy
+    return Packed(tensor(ids), tensor(turn), tensor(depth), tensor(labels), kind)
 
 
 def packed_mask(turn: Tensor, n_prefix: int) -> Tensor:
