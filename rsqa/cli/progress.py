@@ -66,6 +66,26 @@ def _lines() -> Callable[[Progress], None]:
 
 
 @contextmanager
+def training_shown(wanted: bool) -> Iterator[Callable[[int, int, float, float, float], None]]:
+    """-> what a training run calls after each step; nothing but its log lines where stderr is no terminal."""
+    if not (wanted and on_terminal()):
+        yield lambda *_: None
+        return
+    from rich import progress as rich
+    from rich.console import Console
+
+    columns = (rich.BarColumn(bar_width=24), rich.TextColumn("{task.description}", markup=False))
+    with rich.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def show(done: int, steps: int, loss: float, tokens_per_s: float, left_s: float) -> None:
+            words = f"step {done:,} of {steps:,}, loss {loss:.3f}, {tokens_per_s:,.0f} tokens/s, {clock(left_s)} left"
+            bar.update(task, completed=done, total=steps, description=words)
+
+        yield show
+
+
+@contextmanager
 def _bar() -> Iterator[Callable[[Progress], None]]:
     from rich import progress as rich
     from rich.console import Console

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,17 @@ from rsqa.engines.cards import CARD_FILE, ModelCard, card_to_json
 from rsqa.errors import OutputError
 
 _PATTERN = "step-*"
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Errors of the disk as what they mean to the user."""
+    try:
+        yield
+    except OSError as error:
+        kept = checkpoints(folder)
+        last = f"; {kept[-1].name} is kept, go on from it with --resume" if kept else ""
+        raise OutputError(f"{folder.name} can't be written ({error.strerror or error}){last}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,10 +25,14 @@ from torch import Tensor
 from rsqa.engines.cards import PIXELS_PER_TOKEN
 from rsqa.engines.preprocess import resample
 from rsqa.errors import SourceMissing
+from rsqa.tasks.prompts import END, PromptStyle, prefix_text, suffix_text
 from rsqa.train import words
-from rsqa.train.turns import Asker, Facts, PresenceRates, Turn, turns_of
+from rsqa.train.batch import Batch, Known
+from rsqa.train.facts import Facts, cropped
+from rsqa.train.forward import Framed
+from rsqa.train.packing import IGNORE, Chain, packed
+from rsqa.train.turns import PresenceRates, Turn, TurnShares, turns_of
 
-IGNORE = -100
 CLASS_NAMES = tuple(dict.fromkeys((*words.UCM_NAMES.values(), *words.AID_NAMES.values())))
 BLEND_LEAST = 0.65
 """Least weight of the picture that the questions are about."""
@@ -58,11 +63,7 @@ class Picture:
     pixels: NDArray[np.uint8]
     """(3, H, W)."""
     facts: Facts
-    """Of the whole picture; for boxes see `objects`."""
-    objects: tuple[tuple[str, float, float], ...] = ()
-    """(noun, row, col) of box centres, pixels; when any are given, presence and counts are taken from them."""
-    boxed: frozenset[str] = frozenset()
-    """Nouns whose boxes are complete."""
+    """Of the whole picture."""
     whole: bool = False
     """Never cropped: its facts hold for exactly this window."""
     ground: NDArray[np.uint8] | None = None
@@ -125,14 +126,16 @@ def picture_of(source: str, row: dict[str, Any]) -> Picture:
     if source == "aid":
         family = tuple(words.AID_NAMES.values())
         return Picture(row["id"], pixels, class_facts(words.AID_NAMES[row["cls"]], family, row))
+    height, width = pixels.shape[1:]
     boxed = frozenset(_BOX_NOUNS.values()) if source == "vhr10" else frozenset({"airplane"})
-    objects = tuple(
-        (_BOX_NOUNS[o["label"]], (o["box"][1] + o["box"][3]) / 2, (o["box"][0] + o["box"][2]) / 2)
-        for o in json.loads(row["objects"])
+    boxes = tuple(
+        (_BOX_NOUNS[thing["label"]], (x1 / width, y1 / height, x2 / width, y2 / height))
+        for thing in json.loads(row["objects"])
+        for x1, y1, x2, y2 in [thing["box"]]
     )
     base = words.IMPLIED["airport"] if source == "airports" else None
-    known = Facts() if base is None else Facts(base.present, base.absent - {"airplane"}, urban=None)
-    return Picture(row["id"], pixels, known, objects, boxed)
+    known = Facts() if base is None else Facts(base.present, base.absent - {"airplane"})
+    return Picture(row["id"], pixels, replace(known, boxes=boxes, boxed=boxed))
 
 
 def class_facts(name: str, family: tuple[str, ...], row: dict[str, Any]) -> Facts:
@@ -141,21 +144,14 @@ def class_facts(name: str, family: tuple[str, ...], row: dict[str, Any]) -> Fact
     urban = True if name in words.URBAN else False if name in words.RURAL else None
     said = (" ".join(caption.lower().split()) for caption in row["captions"] or ())
     captions = tuple(caption.removesuffix(".").rstrip() + "." for caption in said)
-    return Facts(implied.present, implied.absent, {}, name, family, urban, captions=captions)
-
-
-UCM_LABELS = (
-    "airplane", "bare-soil", "buildings", "cars", "chaparral", "court", "dock", "field", "grass", "mobile-home",
-    "pavement",
-    "sand", "sea", "ship", "tanks", "trees", "water",
-)  # fmt: skip
+    return Facts(implied.present, implied.absent, name=name, family=family, urban=urban, captions=captions)
 
 
 def ucm_facts(row: dict[str, Any]) -> Facts:
     """Class, the 17 labels (which outrank what the class implies) and the questions people wrote."""
     known = class_facts(words.UCM_NAMES[row["cls"]], tuple(words.UCM_NAMES.values()), row)
     labels = frozenset(row["labels"])
-    unlabelled = frozenset(UCM_LABELS) - labels
+    unlabelled = frozenset(words.UCM_LABELS) - labels
     if "sea" in labels:
         unlabelled -= {"water"}  # the label "water" means inland water, but people call the sea water too
     asked, upright = [], []
@@ -169,10 +165,10 @@ def ucm_facts(row: dict[str, Any]) -> Facts:
         else:
             asked.append((question, answer))
     return Facts(
-        present=(known.present - frozenset(UCM_LABELS)) | labels,
-        absent=(known.absent - frozenset(UCM_LABELS)) | unlabelled,
+        present=(known.present - frozenset(words.UCM_LABELS)) | labels,
+        absent=(known.absent - frozenset(words.UCM_LABELS)) | unlabelled,
         name=known.name, family=known.family, urban=known.urban, captions=known.captions,
-        asked=tuple(asked), asked_upright=tuple(upright),
+        asked=tuple(asked), asked_upright=tuple(upright), labels=labels,
     )  # fmt: skip
 
 
@@ -187,20 +183,27 @@ Window = tuple[int, int, int, int]
 
 
 def facts_in(picture: Picture, window: Window | None) -> Facts:
-    """The facts of a crop: boxes count when their centre is inside; class and labels are taken to stay."""
-    if not picture.boxed:
-        return picture.facts
-    row, col, height, width = window or (0, 0, *picture.pixels.shape[1:])
-    counts = dict.fromkeys(picture.boxed, 0)
-    for noun, r, c in picture.objects:
-        counts[noun] += row <= r < row + height and col <= c < col + width
-    present = frozenset(noun for noun, n in counts.items() if n)
-    return Facts(
-        present=picture.facts.present | present,
-        absent=(picture.facts.absent - picture.boxed) | (picture.boxed - present),
+    """The facts of a crop: what is boxed is looked up, class and labels are taken to stay."""
+    known = picture.facts
+    if picture.whole or not known.boxed:
+        return known
+    height, width = picture.pixels.shape[1:]
+    row, col, h, w = window or (0, 0, height, width)
+    boxes, unsure = cropped(known.boxes, (col / width, row / height, (col + w) / width, (row + h) / height))
+    boxed = known.boxed - unsure
+    counts = dict.fromkeys(sorted(boxed), 0)
+    for noun, _ in boxes:
+        if noun in counts:
+            counts[noun] += 1
+    there = frozenset(noun for noun, _ in boxes)
+    return replace(
+        known,
+        present=known.present | there,
+        absent=(known.absent - known.boxed) | (boxed - there),
         # Zero is asked as presence; of the rest only what is there, so that "0" does not drown the digits.
         counts={noun: n for noun, n in counts.items() if n and words.NOUNS[noun].many},
-        urban=picture.facts.urban,
+        boxes=tuple((noun, box) for noun, box in boxes if noun in boxed),
+        boxed=boxed,
     )
 
 
@@ -230,7 +233,7 @@ def view(picture: Picture, crop_min: float, jitter: float, side: int, rng: Rng) 
         h, w = min(h, round(w * 1.25)), min(w, round(h * 1.25))
         window = (int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w)
     row, col, h, w = window
-    pixels = torch.from_numpy(picture.pixels[:, row : row + h, col : col + w])
+    pixels = torch.from_numpy(np.array(picture.pixels[:, row : row + h, col : col + w]))
     # Whole pictures stay upright more often: only then questions about places and numbers can be asked.
     keep = 0.6 if whole and not picture.whole else 0.2
     turn, mirror = (0, False) if rng.random() < keep else (int(rng.integers(4)), bool(rng.random() < 0.5))
@@ -239,13 +242,14 @@ def view(picture: Picture, crop_min: float, jitter: float, side: int, rng: Rng) 
     if mirror:
         chip, ground = chip.flip(2), ground.flip(1)
     upright = whole and turn == 0 and not mirror
-    return View(colour_jitter(chip, jitter, rng), facts_in(picture, window), ground, upright)
+    facts = facts_in(picture, window).turned(turn, mirror)
+    return View(colour_jitter(chip, jitter, rng), facts, ground, upright)
 
 
 def ground_of(picture: Picture, side: int) -> Tensor:
     """-> (rows, cols, kinds) of a picture, zero where its ground is not known."""
     if picture.ground is not None:
-        return torch.from_numpy(picture.ground)
+        return torch.from_numpy(np.array(picture.ground))
     grid = side // PIXELS_PER_TOKEN * CELLS_PER_TOKEN
     return torch.zeros((grid, grid, len(words.GROUND)), dtype=torch.uint8)
 
@@ -262,37 +266,6 @@ def colour_jitter(chip: Tensor, strength: float, rng: Rng) -> Tensor:
     return ((chip - middle) * contrast + middle * light).clamp(0.0, 255.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What is known of the pictures of a batch without asking."""
-
-    nouns: Tensor
-    """(B, nouns) 1 present, 0 absent, -1 unknown, in the order of words.NOUNS."""
-    scene: Tensor
-    """(B,) index into CLASS_NAMES, IGNORE where the class is unknown."""
-    ground: Tensor
-    """(B, S, cells, kinds) share of each of words.GROUND in the cells of each visual token; zero where unknown."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """B pictures, the first A of them with turns packed behind them."""
-
-    pixels: Tensor
-    """(B, 3, side, side) on the scale 0..255."""
-    ids: Tensor
-    """(A, S) suffix tokens of all turns, padded."""
-    turn: Tensor
-    """(A, S) number of the turn that a token belongs to, -1 at padding."""
-    depth: Tensor
-    """(A, S) place of a token within its turn."""
-    labels: Tensor
-    """(A, S) the token that must follow, IGNORE where it is not an answer's or the end."""
-    kind: NDArray[np.object_]
-    """(A, turns) what each turn is, None where there is none."""
-    known: Known
-
-
 def blended(pixels: Tensor, chance: float, rng: Rng) -> Tensor:
     """(B, 3, h, w) -> the same, some pictures with a weak shadow of another one: a mixup that keeps the main label."""
     b = len(pixels)
@@ -301,11 +274,46 @@ def blended(pixels: Tensor, chance: float, rng: Rng) -> Tensor:
     return weight * pixels + (1 - weight) * pixels[torch.from_numpy(rng.permutation(b))]
 
 
-def hints(facts: Sequence[Facts], ground: Sequence[Tensor]) -> Known:
+class CaptionWords:
+    """The words of captions that tell pictures apart: neither rare nor in most."""
+
+    FEWEST, MOST = 20, 0.4
+    """Pictures that a word must be said of, and share of the pictures from which it tells nothing."""
+
+    def __init__(self, captions: Sequence[Sequence[str]]) -> None:
+        """`captions` of each picture."""
+        seen = Counter(word for some in captions for word in self._of(some))
+        most = self.MOST * max(1, sum(map(bool, captions)))
+        self.words = tuple(sorted(word for word, n in seen.items() if self.FEWEST <= n <= most))
+        self._index = {word: i for i, word in enumerate(self.words)}
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    @staticmethod
+    def _of(captions: Sequence[str]) -> set[str]:
+        return {word for caption in captions for word in re.findall("[a-z]+", caption)}
+
+    def targets(self, captions: Sequence[str]) -> Tensor:
+        """Captions of one picture -> (W,)."""
+        said = torch.zeros(len(self)) if captions else torch.full((len(self),), -1.0)
+        found = [self._index[word] for word in self._of(captions) if word in self._index]
+        said[torch.tensor(found, dtype=torch.long)] = 1.0
+        return said
+
+
+def hints(facts: Sequence[Facts], ground: Sequence[Tensor], said: CaptionWords) -> Known:
     """Facts of pictures and (rows, cols, kinds) of their ground as targets."""
     nouns = [[1 if noun in f.present else 0 if noun in f.absent else -1 for noun in words.NOUNS] for f in facts]
     scene = [CLASS_NAMES.index(f.name) if f.name else IGNORE for f in facts]
-    return Known(torch.tensor(nouns), torch.tensor(scene), by_token(torch.stack(list(ground))))
+    places = torch.stack(list(ground))
+    grid = places.shape[1] // CELLS_PER_TOKEN
+    things, boxes = zip(*(things_by_token(f, grid) for f in facts), strict=True)
+    people = [() if f.main_options or f.shares else f.captions for f in facts]
+    return Known(
+        torch.tensor(nouns), torch.tensor(scene), by_token(places), torch.stack(things), torch.stack(boxes),
+        torch.stack([said.targets(some) for some in people]),
+    )  # fmt: skip
 
 
 def by_token(ground: Tensor) -> Tensor:
@@ -316,44 +324,58 @@ def by_token(ground: Tensor) -> Tensor:
     return cells.reshape(b, -1, n * n, kinds).float() / 255
 
 
-def packed(
-    pixels: Tensor,
-    known: Known,
-    turns: Sequence[Sequence[Turn]],
-    encode: Callable[[str], list[int]],
-    end: int,
-    length: int,
-) -> Batch:
-    """Pack the turns of each picture in one row, as many as fit in `length` tokens.
+def things_by_token(facts: Facts, grid: int) -> tuple[Tensor, Tensor]:
+    """-> `Known.things` and `Known.boxes` of one picture of `grid` x `grid` visual tokens."""
+    things = torch.full((grid * grid, len(words.BOXED)), -1.0)
+    boxes = torch.zeros(grid * grid, len(words.BOXED), 4)
+    for number, noun in enumerate(words.BOXED):
+        if noun not in facts.boxed:
+            continue
+        things[:, number] = 0.0
+        for x1, y1, x2, y2 in sorted(facts.of(noun), key=lambda box: (box[2] - box[0]) * (box[3] - box[1])):
+            col, row = (min(int(middle * grid), grid - 1) for middle in ((x1 + x2) / 2, (y1 + y2) / 2))
+            token = row * grid + col  # of several in one token the largest is told, which comes last
+            things[token, number] = 1.0
+            middle = torch.tensor([col, row, col, row]) + 0.5
+            boxes[token, number] = torch.tensor([x1, y1, x2, y2]) * grid - middle
+    return things, boxes
 
-    The shape is always the same, because kernels for a CPU are built once per shape.
-    """
-    rows = []
-    for asked in turns:
-        ids: list[int] = []
-        turn: list[int] = []
-        depth: list[int] = []
-        labels: list[int] = []
-        kinds: list[str] = []
-        for one in asked:
-            question, answer = encode(one.suffix), [*encode(one.answer), end]
-            chain = [*question, *answer[:-1]]  # the end token is predicted, never read
-            if len(ids) + len(chain) > length:
-                continue
-            ids += chain
-            turn += [len(kinds)] * len(chain)
-            depth += range(len(chain))
-            labels += [IGNORE] * (len(question) - 1) + answer
-            kinds.append(one.kind)
-        rows.append((ids, turn, depth, labels, kinds))
 
-    def table(column: int, fill: int) -> Tensor:
-        return torch.tensor([row[column] + [fill] * (length - len(row[column])) for row in rows])
+@dataclass(frozen=True, slots=True)
+class Phrasing:
+    """Turns into tokens, in one prompt style."""
 
-    kind = np.full((len(rows), max(1, *(len(row[4]) for row in rows))), None, dtype=object)
-    for i, row in enumerate(rows):
-        kind[i, : len(row[4])] = row[4]
-    return Batch(pixels, table(0, end), table(1, -1), table(2, 0), table(3, IGNORE), kind, known)
+    encode: Callable[[str], Sequence[int]]
+    style: PromptStyle
+
+    @property
+    def framed(self) -> Framed:
+        """What stands around the image."""
+        before, after = prefix_text(self.style)
+        return Framed(tuple(self.encode(before)), tuple(self.encode(after)))
+
+    def chain(self, turn: Turn) -> Chain:
+        """Question and answer as the engine reads and writes them."""
+        text = (
+            f"<reasoning>{turn.trace}</reasoning><answer>{turn.answer}</answer>"
+            if self.style.reasoning
+            else turn.answer
+        )
+        asked = self.encode(suffix_text(turn.question, self.style))
+        return Chain.of([(asked, False), (self.encode(text + END), True)], turn.kind)
+
+    def row(self, turns: Sequence[Turn]) -> list[Chain]:
+        """Chains of one picture; a reasoning style leaves out turns of which nothing but the answer is known."""
+        return [self.chain(turn) for turn in turns if turn.trace or not self.style.reasoning]
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """How training pictures are changed."""
+
+    crop_min: float
+    jitter: float
+    blend: float
 
 
 class Batches:
@@ -363,44 +385,47 @@ class Batches:
         self,
         sets: Sequence[PictureSet],
         shares: Sequence[float],
-        tokenizer: Any,
-        asker: Asker,
+        phrasings: Sequence[tuple[Phrasing, float]],
         side: int,
         suffix_tokens: int,
+        asked: TurnShares,
+        said: CaptionWords,
     ) -> None:
-        self.sets, self.asker, self.side, self.suffix_tokens = tuple(sets), asker, side, suffix_tokens
+        """`phrasings`: each with how often a batch is drawn in it."""
+        self.sets, self.side, self.suffix_tokens, self.asked, self.said = tuple(sets), side, suffix_tokens, asked, said
         self.shares = np.asarray(shares, dtype=np.float64) / np.sum(shares)
-        self.end = int(tokenizer.convert_tokens_to_ids("<|im_end|>"))
-        self.encode = lru_cache(maxsize=200_000)(lambda text: tokenizer.encode(text, add_special_tokens=False))
+        self.phrasings = tuple(phrasing for phrasing, _ in phrasings)
+        self.chances = np.asarray([chance for _, chance in phrasings]) / sum(chance for _, chance in phrasings)
 
-    def train(
-        self, seed: tuple[int, ...], size: int, asked: int, crop_min: float, jitter: float, blend: float
-    ) -> Batch:
+    def train(self, seed: tuple[int, ...], size: int, asked: int, looks: Looks) -> Batch:
         """The batch that `seed` (recipe, step, process) stands for: random pictures, views and questions.
 
         Only the first `asked` pictures have questions; of all it is known what they show.
         """
         rng = np.random.default_rng(seed)
+        phrasing = self.phrasings[int(rng.choice(len(self.phrasings), p=self.chances))]
         views: list[View] = []
-        turns: list[list[Turn]] = []
+        rows: list[list[Chain]] = []
         for which in rng.choice(len(self.sets), size=size, p=self.shares):
             source = self.sets[which]
-            seen = view(source.draw(rng), crop_min, jitter, self.side, rng)
+            seen = view(source.draw(rng), looks.crop_min, looks.jitter, self.side, rng)
             views.append(seen)
-            if len(turns) < asked:
-                turns.append(turns_of(seen.facts, source.rates, CLASS_NAMES, self.asker, seen.upright, rng))
-        pixels = blended(torch.stack([seen.chip for seen in views]), blend, rng)
-        known = hints([seen.facts for seen in views], [seen.ground for seen in views])
-        return packed(pixels, known, turns, self.encode, self.end, self.suffix_tokens)
+            if len(rows) < asked:
+                turns = turns_of(seen.facts, source.rates, CLASS_NAMES, seen.upright, rng, self.asked)
+                rows.append(phrasing.row(turns))
+        pixels = blended(torch.stack([seen.chip for seen in views]), looks.blend, rng)
+        known = hints([seen.facts for seen in views], [seen.ground for seen in views], self.said)
+        return Batch(pixels, phrasing.framed, packed(rows, 0, self.suffix_tokens), known)
 
-    def whole(self, source: PictureSet, first: int, size: int, seed: int) -> Batch:
+    def whole(self, source: PictureSet, first: int, size: int, seed: int, phrasing: Phrasing) -> Batch:
         """Pictures `first` to `first + size` of a set, whole, unturned and unjittered, with random questions."""
-        chips, known, turns = [], [], []
+        chips, known, rows = [], [], []
         for number in range(first, min(first + size, len(source.pictures))):
             picture = source.pictures[number]
             rng = np.random.default_rng([seed, number])
-            chips.append(resample(torch.from_numpy(picture.pixels[None]), (self.side, self.side))[0].float())
+            chips.append(resample(torch.from_numpy(np.array(picture.pixels[None])), (self.side, self.side))[0].float())
             known.append(facts_in(picture, None))
-            turns.append(turns_of(known[-1], source.rates, CLASS_NAMES, self.asker, True, rng))
-        targets = hints(known, [ground_of(p, self.side) for p in source.pictures[first : first + size]])
-        return packed(torch.stack(chips), targets, turns, self.encode, self.end, self.suffix_tokens)
+            turns = turns_of(known[-1], source.rates, CLASS_NAMES, True, rng, self.asked)
+            rows.append(phrasing.row(turns))
+        targets = hints(known, [ground_of(p, self.side) for p in source.pictures[first : first + size]], self.said)
+        return Batch(torch.stack(chips), phrasing.framed, packed(rows, 0, self.suffix_tokens), targets)

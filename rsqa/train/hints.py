@@ -1,30 +1,35 @@
 """A teacher for the vision tower that is there in training only: what the visual tokens say without the language part.
 
-Learning to see through a language part that has not learned to look is slow. Three readings spare the wait: a linear
+Learning to see through a language part that has not learned to look is slow. Readings spare the wait: a linear
 one of the mean visual token; one that compares visual tokens with the word vectors of names, so that "is there a …?"
-becomes a comparison that the language part can learn once for all nouns; and a map of the ground, where it is known:
-each visual token tells the shares of all kinds of ground in its own small cells.
+becomes a comparison that the language part can learn once for all nouns; and maps, where they are known: each visual
+token tells the shares of all kinds of ground in its own small cells, and the sides of the things whose middle it holds.
+Pictures of which only captions are known tell which words these hold.
 
-B pictures, S visual tokens, D hidden size, N nouns, M names of nouns, C classes, K kinds of ground.
+B pictures, S visual tokens, D hidden size, N nouns, M names of nouns, C classes, K kinds of ground, T kinds of things,
+W words of captions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rsqa.train import words
-from rsqa.train.data import CELLS_PER_TOKEN, CLASS_NAMES, IGNORE, Known
+from rsqa.train.batch import Known
+from rsqa.train.data import CELLS_PER_TOKEN, CLASS_NAMES
+from rsqa.train.packing import IGNORE
 
 STEEPNESS, THRESHOLD = 16.0, 0.25
 """A token says a name when the cosine to the name's word vector exceeds the threshold."""
 THERE, GONE = 0.06, 0.004
 """Share of a visual token's ground from which a kind stands in it, and up to which it does not."""
+BOX_WEIGHT, CAPTION_WEIGHT = 1.0, 3.0
+"""Few words of many are said, so that their loss is small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,12 @@ class Read:
     """(B, C) classes by their word vectors."""
     ground: Tensor
     """(B, S, cells, K) linear in each token."""
+    things: Tensor
+    """(B, S, T) linear in each token."""
+    boxes: Tensor
+    """(B, S, T, 4) linear in each token; see `Known.boxes`."""
+    said: Tensor
+    """(B, W) linear."""
 
 
 class Hints(nn.Module):
@@ -54,13 +65,19 @@ class Hints(nn.Module):
     local: Tensor
     kind_of: Tensor
 
-    def __init__(self, dim: int, vocab_size: int, tokenizer: Any) -> None:
+    def __init__(self, dim: int, vocab_size: int, encode: Callable[[str], Sequence[int]], n_said: int) -> None:
+        """`n_said`: words of captions."""
         super().__init__()
         self.linear = nn.Linear(dim, len(words.NOUNS) + len(CLASS_NAMES))
         self.ground = nn.Linear(dim, CELLS_PER_TOKEN**2 * len(words.GROUND))
-        spoken = [(_bare(name), i) for i, noun in enumerate(words.NOUNS.values()) for name in (*noun.one, *noun.many)]
-        self.register_buffer("names", _shares([n for n, _ in spoken], vocab_size, tokenizer), persistent=False)
-        self.register_buffer("classes", _shares(CLASS_NAMES, vocab_size, tokenizer), persistent=False)
+        self.things = nn.Linear(dim, len(words.BOXED) * 5)
+        self.said = nn.Parameter(torch.zeros(n_said, dim))
+        self.said_bias = nn.Parameter(torch.zeros(n_said))
+        spoken = [
+            (words.bare(name), i) for i, noun in enumerate(words.NOUNS.values()) for name in (*noun.one, *noun.many)
+        ]
+        self.register_buffer("names", _shares([n for n, _ in spoken], vocab_size, encode), persistent=False)
+        self.register_buffer("classes", _shares(CLASS_NAMES, vocab_size, encode), persistent=False)
         self.register_buffer("noun_of", torch.tensor([i for _, i in spoken]), persistent=False)
         kinds = {noun: words.GROUND.index(label) for label, noun in words.SCENE_NOUNS.items()}
         names = [(m, kinds[noun]) for m, (_, i) in enumerate(spoken) if (noun := list(words.NOUNS)[i]) in kinds]
@@ -77,14 +94,26 @@ class Hints(nn.Module):
         n_nouns = len(words.NOUNS)
         linear = self.linear(visual.mean(dim=1))
         ground = self.ground(visual).unflatten(-1, (CELLS_PER_TOKEN**2, len(words.GROUND)))
-        return Read(linear[:, :n_nouns], linear[:, n_nouns:], match, somewhere, STEEPNESS * whole, ground)
+        things = self.things(visual).unflatten(-1, (len(words.BOXED), 5))
+        return Read(
+            linear[:, :n_nouns], linear[:, n_nouns:], match, somewhere, STEEPNESS * whole, ground, things[..., 0],
+            things[..., 1:], F.linear(visual.mean(dim=1), self.said, self.said_bias),
+        )  # fmt: skip
 
     def loss(self, read: Read, known: Known) -> Tensor:
         """Readings against what is known; what is unknown does not count."""
         pictures = _presence(read.nouns, known.nouns) + _presence(read.somewhere, known.nouns[:, self.noun_of])
         scenes = _class(read.classes, known.scene) + _class(read.spoken, known.scene)
         places = _presence(read.tokens[..., self.local], _stands(known.ground)[..., self.kind_of])
-        return (pictures + scenes) / 2 + places + _shared(read.ground, known.ground)
+        things = _presence(read.things, known.things) + BOX_WEIGHT * _sides(read.boxes, known.boxes, known.things == 1)
+        said = CAPTION_WEIGHT * _presence(read.said, known.said)
+        return (pictures + scenes) / 2 + places + _shared(read.ground, known.ground) + things + said
+
+
+def _sides(boxes: Tensor, truth: Tensor, known: Tensor) -> Tensor:
+    """Mean distance of the sides of known things, in token sides."""
+    loss = F.smooth_l1_loss(boxes.float(), truth, beta=0.1, reduction="none").sum(dim=-1)
+    return (loss * known).sum() / known.sum().clamp(min=1)
 
 
 def _stands(ground: Tensor) -> Tensor:
@@ -110,15 +139,11 @@ def _class(logits: Tensor, scene: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), scene, ignore_index=IGNORE, reduction="sum") / named.clamp(min=1)
 
 
-def _bare(name: str) -> str:
-    return name.removeprefix("a ").removeprefix("an ").removeprefix("the ")
-
-
-def _shares(names: Sequence[str], vocab_size: int, tokenizer: Any) -> Tensor:
+def _shares(names: Sequence[str], vocab_size: int, encode: Callable[[str], Sequence[int]]) -> Tensor:
     """-> (names, V): a name's word vector is the mean of its tokens', as they stand inside a sentence."""
     table = torch.zeros(len(names), vocab_size)
     for row, name in enumerate(names):
-        ids = tokenizer.encode(f" {name}", add_special_tokens=False)
+        ids = encode(f" {name}")
         for token in ids:
             table[row, token] += 1 / len(ids)
     return table

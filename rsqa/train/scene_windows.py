@@ -21,10 +21,10 @@ from rsqa.engines.cards import PIXELS_PER_TOKEN
 from rsqa.engines.preprocess import resample
 from rsqa.scenes.compose import make_scene
 from rsqa.scenes.scene import COVERS, Scene
-from rsqa.scenes.styles import TRAIN_STYLES
+from rsqa.scenes.styles import HELD_OUT_STYLES, TRAIN_STYLES
 from rsqa.scenes.truth import THEMES, WindowTruth, describe, truth
 from rsqa.train.data import CELLS_PER_TOKEN, Picture
-from rsqa.train.turns import Facts
+from rsqa.train.facts import Facts
 from rsqa.train.words import GROUND, SCENE_NOUNS
 
 SCENE_PX = 768
@@ -34,6 +34,8 @@ WINDOW_PX = (192, 480)
 GSD_M = (0.3, 0.6)
 FIRST_SEED = 1_000_000
 """Training scenes have the seeds from here up; the evaluation's are below."""
+FIRST_HELD_SEED = 700_000
+"""Scenes that are watched during training: held-out styles, seeds of no other use."""
 
 _ELSEWHERE = frozenset({
     "baseball-field", "stadium", "track", "basketball-court", "railway", "church", "golf-course", "desert", "beach",
@@ -43,17 +45,24 @@ _ELSEWHERE = frozenset({
 """Nouns that no procedural scene holds."""
 
 
-def window_facts(known: WindowTruth, rng: np.random.Generator) -> Facts:
-    """The truth of a window in the corpus' words; what is too close to call stays unknown."""
+def window_facts(known: WindowTruth, side: int, rng: np.random.Generator) -> Facts:
+    """The truth of a window of `side` pixels in the corpus' words; what is too close to call stays unknown."""
     present = {SCENE_NOUNS[label] for label, there in known.present.items() if there}
     absent = {SCENE_NOUNS[label] for label, there in known.present.items() if there is False}
     if "forest" in present or known.counts.get("building"):
         absent -= {"trees"}
     counts = {SCENE_NOUNS[label]: n for label, n in known.counts.items() if n is not None}
+    boxes = (
+        (SCENE_NOUNS[label], (col0 / side, row0 / side, col1 / side, row1 / side))
+        for label, row0, col0, row1, col1 in known.boxes
+    )
     return Facts(
         present=frozenset(present),
         absent=frozenset(absent) | _ELSEWHERE,
         counts={noun: n for noun, n in counts.items() if n},
+        boxes=tuple((noun, box) for noun, box in boxes if noun in counts),
+        boxed=frozenset(counts),
+        shares=known.fractions,
         urban=known.urban,
         main=known.main or "",
         main_options=THEMES if known.main else (),
@@ -102,7 +111,7 @@ def render_scene(seed: int, n: int, side: int, style: str) -> Windows:
         chip = torch.from_numpy(scene.pixels[:, row : row + size, col : col + size].copy())
         made.pixels[number] = resample(chip[None], (side, side))[0].numpy()
         made.ground[number] = ground_shares(ground[row : row + size, col : col + size], grid)
-        made.facts.append(window_facts(truth(scene, (row, col, row + size, col + size)), rng))
+        made.facts.append(window_facts(truth(scene, (row, col, row + size, col + size)), size, rng))
     return made
 
 
@@ -119,20 +128,24 @@ def render_windows(n: int, side: int, first_seed: int, style: str) -> Windows:
     )
 
 
-def scene_windows(n: int, side: int, cache: Path) -> list[Picture]:
-    """The first `n` training windows at `side`; rendered to `cache` unless they are there."""
-    looks = sha256(repr((SCENE_PX, PER_SCENE, WINDOW_PX, GSD_M, FIRST_SEED, TRAIN_STYLES)).encode()).hexdigest()[:8]
-    arrays_file, facts_file = cache / f"{n}-{side}-{looks}.npz", cache / f"{n}-{side}-{looks}.json"
+def scene_windows(n: int, side: int, cache: Path, first_seed: int = FIRST_SEED) -> list[Picture]:
+    """The first `n` windows at `side`, training ones or held back; rendered to `cache` unless they are there."""
+    style, styles = ("held-out", HELD_OUT_STYLES) if first_seed == FIRST_HELD_SEED else ("train", TRAIN_STYLES)
+    looks = sha256(repr((SCENE_PX, PER_SCENE, WINDOW_PX, GSD_M, first_seed, styles)).encode()).hexdigest()[:8]
+    name = f"{n}-{side}-{looks}"
+    files = {what: cache / f"{name}-{what}.npy" for what in ("pixels", "ground")}
+    facts_file = cache / f"{name}.json"
     if not facts_file.is_file():  # written last
         cache.mkdir(parents=True, exist_ok=True)
-        made = render_windows(n, side, FIRST_SEED, "train")
-        np.savez(arrays_file, pixels=made.pixels, ground=made.ground)
+        made = render_windows(n, side, first_seed, style)
+        np.save(files["pixels"], made.pixels)
+        np.save(files["ground"], made.ground)
         plain = [{k: sorted(v) if isinstance(v, frozenset) else v for k, v in asdict(f).items()} for f in made.facts]
         part = facts_file.with_suffix(".part")
         part.write_text(json.dumps(plain), encoding="utf-8")
         part.replace(facts_file)
-    with np.load(arrays_file) as arrays:
-        pixels, ground = arrays["pixels"], arrays["ground"]
+    # Mapped, so that processes share one copy.
+    pixels, ground = (np.load(files[what], mmap_mode="r") for what in ("pixels", "ground"))
     return [
         Picture(f"scene {i}", pixels[i], _facts(raw), whole=True, ground=ground[i])
         for i, raw in enumerate(json.loads(facts_file.read_text(encoding="utf-8")))
@@ -140,7 +153,10 @@ def scene_windows(n: int, side: int, cache: Path) -> list[Picture]:
 
 
 def _facts(raw: dict[str, Any]) -> Facts:
+    """The inverse of what `scene_windows` writes."""
     return Facts(
-        present=frozenset(raw["present"]), absent=frozenset(raw["absent"]), counts=raw["counts"], urban=raw["urban"],
-        main=raw["main"], main_options=tuple(raw["main_options"]), captions=tuple(raw["captions"]),
+        present=frozenset(raw["present"]), absent=frozenset(raw["absent"]), counts=raw["counts"],
+        boxes=tuple((noun, (box[0], box[1], box[2], box[3])) for noun, box in raw["boxes"]),
+        boxed=frozenset(raw["boxed"]), shares=raw["shares"], urban=raw["urban"], main=raw["main"],
+        main_options=tuple(raw["main_options"]), captions=tuple(raw["captions"]),
     )  # fmt: skip

@@ -8,10 +8,10 @@ import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from rsqa.tasks.prompts import DIRECT_SYSTEM, REASONING_SYSTEM, PromptStyle
+from rsqa.tasks.prompts import DIRECT_SYSTEM, REASONING_SYSTEM, PromptStyle, suffix_text
 from rsqa.train import words
 from rsqa.train.data import PictureSet, facts_in
-from rsqa.train.turns import Asker, turns_of
+from rsqa.train.turns import turns_of
 
 SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
@@ -77,11 +77,11 @@ def corpus(sets: Iterable[PictureSet], style: PromptStyle, seed: int) -> Iterabl
             yield from [f"Is there {name}?"] * 200
     for name in (*words.UCM_NAMES.values(), *words.AID_NAMES.values()):
         yield from [f"{name}", f" {name}"] * 500
-    asker = Asker(style)
     rng = np.random.default_rng(seed)
     for pictures in sets:
         for picture in pictures.pictures:
             yield from picture.facts.captions
-            for turn in turns_of(facts_in(picture, None), pictures.rates, (), asker, True, rng):
-                yield turn.suffix.replace("<|im_end|>", "").replace("<|im_start|>", "")
+            for turn in turns_of(facts_in(picture, None), pictures.rates, (), True, rng):
+                yield suffix_text(turn.question, style).replace("<|im_end|>", "").replace("<|im_start|>", "")
                 yield turn.answer
+                yield turn.trace

@@ -2,167 +2,235 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from rsqa.tasks.prompts import PromptStyle, suffix_text
+from rsqa.tasks.boxes import Box, format_boxes
 from rsqa.tasks.question import COUNTS, YES_NO, Kind, Question
-from rsqa.train import words
+from rsqa.train import reasoning, words
+from rsqa.train.facts import Facts, place_of
 
 LISTED_CLASSES = (2, 12)
 """Range of the length of a random list of classes; every third list is the whole data set's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What is known of one picture (or window); what is not named is unknown, not absent."""
-
-    present: frozenset[str] = frozenset()
-    """Keys of words.NOUNS."""
-    absent: frozenset[str] = frozenset()
-    counts: Mapping[str, int] = field(default_factory=dict)
-    """Noun -> how many."""
-    name: str = ""
-    """Class name, empty when there is none."""
-    family: tuple[str, ...] = ()
-    """All class names of the data set that `name` comes from."""
-    urban: bool | None = None
-    main: str = ""
-    """Largest land cover, in words."""
-    main_options: tuple[str, ...] = ()
-    captions: tuple[str, ...] = ()
-    asked: tuple[tuple[str, str], ...] = ()
-    """Questions and answers that people wrote for this picture and that hold under crop and flip."""
-    asked_upright: tuple[tuple[str, str], ...] = ()
-    """Those that hold only for the whole, unturned picture."""
+BOX_STEP = 10
+"""Boxes are written in hundredths of the side: at 112 pixels one step is about a pixel."""
+MOST_BOXES = 8
+"""Things of one kind that are written out one by one."""
+CLEARLY_LARGER = 1.6
+"""The largest of several is asked for where its area is so many times the next one's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One question behind the image."""
 
-    suffix: str
-    """All text between the image and the answer."""
+    question: Question
     answer: str
-    """Without the end token."""
+    """Without tags and end token."""
     kind: str
     """What the log sums up by."""
+    trace: str = ""
+    """What leads to the answer; empty where nothing is known but the answer."""
+    about: str = ""
+    """What a presence question is about, as traces name it."""
 
 
 def _pick(rng: np.random.Generator, items: Sequence[str]) -> str:
     return items[int(rng.integers(len(items)))]
 
 
-class Asker:
-    """Makes turns in one prompt style; the same random state gives the same turns."""
+def ask(text: str, answer: str, kind: str, what: Kind, options: tuple[str, ...] = (), trace: str = "") -> Turn:
+    """A turn whose question is worded as the engine words it."""
+    return Turn(Question("q", text, what, options), answer, kind, trace)
 
-    def __init__(self, style: PromptStyle) -> None:
-        self.style = style
 
-    def closed(self, text: str, answer: str, kind: str, options: tuple[str, ...] = YES_NO) -> Turn:
-        """A yes/no, choice or count question, worded as the engine words it."""
-        what: Kind = "yesno" if options == YES_NO else "count" if options == COUNTS else "choice"
-        question = Question("q", text, what, options)
-        return Turn(suffix_text(question, self.style), answer, kind)
+def closed(text: str, answer: str, kind: str, options: tuple[str, ...] = YES_NO, trace: str = "") -> Turn:
+    """A yes/no, choice or count question."""
+    return ask(
+        text, answer, kind, "yesno" if options == YES_NO else "count" if options == COUNTS else "choice", options, trace
+    )
 
-    def opened(self, text: str, answer: str, kind: str) -> Turn:
-        """An open question."""
-        return Turn(suffix_text(Question("q", text, "open"), self.style), answer, kind)
 
-    def labelled(self, text: str, answer: str, kind: str) -> Turn:
-        """A classification question under the tag for labels, no option listed by the style."""
-        tagged = f"{self.style.labels_tag}{text}{self.style.tail}"
-        return Turn(suffix_text(Question("q", tagged, "open"), self.style), answer, kind)
+def presence(rng: np.random.Generator, noun: str, present: bool, facts: Facts) -> Turn:
+    """Is there …? The wording does not depend on the answer."""
+    entry = words.NOUNS[noun]
+    if entry.many and rng.random() < 0.5:
+        text = _pick(rng, words.ASK_MANY).format(_pick(rng, entry.many))
+    else:
+        name = entry.one[0] if rng.random() < 0.5 else _pick(rng, entry.one)
+        bare = not name.startswith(("a ", "an ", "the "))
+        text = _pick(rng, words.ASK_MASS if bare and rng.random() < 0.3 else words.ASK_ONE).format(name)
+    question = Question("q", _casual(rng, text), "yesno", YES_NO)
+    return Turn(
+        question, "yes" if present else "no", "presence", _presence_trace(noun, present, facts), words.plain(noun)
+    )
 
-    def presence(self, rng: np.random.Generator, noun: str, present: bool) -> Turn:
-        """Is there …? The wording does not depend on the answer."""
-        entry = words.NOUNS[noun]
-        if entry.many and rng.random() < 0.5:
-            text = _pick(rng, words.ASK_MANY).format(_pick(rng, entry.many))
-        else:
-            name = entry.one[0] if rng.random() < 0.5 else _pick(rng, entry.one)
-            bare = not name.startswith(("a ", "an ", "the "))
-            text = _pick(rng, words.ASK_MASS if bare and rng.random() < 0.3 else words.ASK_ONE).format(name)
-        return self.closed(_casual(rng, text), "yes" if present else "no", "presence")
 
-    def never(self, rng: np.random.Generator) -> Turn:
-        """A thing that no picture here holds."""
-        return self.closed(_pick(rng, words.ASK_ONE).format(_pick(rng, words.NEVER)), "no", "never")
+def _presence_trace(noun: str, present: bool, facts: Facts) -> str:
+    if noun in facts.boxed:
+        return reasoning.of_things(words.NOUNS[noun].many[0], facts.of(noun))
+    kind = words.GROUND_OF.get(noun)
+    if kind is not None and kind in facts.shares:
+        return reasoning.of_ground(words.plain(noun), facts.shares[kind], present)
+    if noun in words.UCM_LABELS and facts.labels:
+        return reasoning.of_labels([words.plain(label) for label in facts.labels])
+    return ""
 
-    def class_free(self, rng: np.random.Generator, facts: Facts) -> Turn:
-        """Which class, no list given."""
-        return self.labelled(_pick(rng, words.ASK_CLASS), facts.name, "class")
 
-    def class_of_list(self, rng: np.random.Generator, facts: Facts, pool: Sequence[str]) -> Turn:
-        """Which class of a list, in random order; every third list is the whole family."""
-        if rng.random() < 0.34:
-            others = [name for name in facts.family if name != facts.name]
-        else:
-            others = distractors(facts.name, facts.family, pool)
-            low, high = LISTED_CLASSES
-            n_others = min(len(others), int(rng.integers(low, high + 1)) - 1)
-            others = [others[i] for i in rng.permutation(len(others))[:n_others]]
-        options = [*others, facts.name]
-        options = [options[i] for i in rng.permutation(len(options))]
-        if len(options) == 2 and rng.random() < 0.7:
-            return self.closed(_pick(rng, words.ASK_PAIR).format(*options), facts.name, "choice", tuple(options))
-        text = _pick(rng, words.ASK_OF_LIST).format(", ".join(options))
-        if rng.random() < 0.3:
-            return self.labelled(text, facts.name, "choice")
-        return self.closed(text, facts.name, "choice", tuple(options))
+def never(rng: np.random.Generator) -> Turn:
+    """A thing that no picture here holds."""
+    return closed(_pick(rng, words.ASK_ONE).format(_pick(rng, words.NEVER)), "no", "never")
 
-    def is_this(self, rng: np.random.Generator, facts: Facts, pool: Sequence[str]) -> Turn:
-        """Is this an airport? Half of the times it is."""
-        yes = rng.random() < 0.5
-        name = facts.name if yes else _pick(rng, distractors(facts.name, facts.family, pool))
-        return self.closed(_pick(rng, words.ASK_IS_THIS).format(with_article(name)), "yes" if yes else "no", "is this")
 
-    def count(self, rng: np.random.Generator, facts: Facts) -> Turn:
-        """How many …? in digits."""
-        noun = _pick(rng, sorted(facts.counts))
-        n = facts.counts[noun]
-        text = _pick(rng, words.ASK_COUNT).format(_pick(rng, words.NOUNS[noun].many))
-        return self.closed(text, str(n) if n <= 100 else COUNTS[-1], "count", COUNTS)
+def _labels_trace(facts: Facts) -> str:
+    return reasoning.of_labels([words.plain(label) for label in facts.labels]) if facts.labels else ""
 
-    def more(self, rng: np.random.Generator, facts: Facts) -> Turn | None:
-        """Are there more … than …? None where nothing can be compared; the larger comes first half of the times."""
-        known = dict(facts.counts)
-        countable = [noun for noun in sorted(facts.absent) if words.NOUNS[noun].many]
-        present = [noun for noun in sorted(facts.present) if words.NOUNS[noun].many and noun not in known]
-        if known and rng.random() < 0.6:
-            pairs = [(a, b) for a in sorted(known) for b in sorted(known) if known[a] > known[b]]
-        else:
-            pairs = [(a, b) for a in [*present, *(n for n in sorted(known) if known[n])] for b in countable]
-        if not pairs:
-            return None
-        larger, smaller = pairs[int(rng.integers(len(pairs)))]
-        yes = rng.random() < 0.5
-        names = [_pick(rng, words.NOUNS[noun].many) for noun in ((larger, smaller) if yes else (smaller, larger))]
-        return self.closed(_pick(rng, words.ASK_MORE).format(*names), "yes" if yes else "no", "more")
 
-    def area(self, rng: np.random.Generator, urban: bool) -> Turn:
-        """Rural or urban."""
-        return self.closed(_pick(rng, words.ASK_AREA), "urban" if urban else "rural", "area", ("rural", "urban"))
+def class_free(rng: np.random.Generator, facts: Facts) -> Turn:
+    """Which class, no list given."""
+    return ask(_pick(rng, words.ASK_CLASS), facts.name, "class", "open", trace=_labels_trace(facts))
 
-    def main_cover(self, rng: np.random.Generator, facts: Facts) -> Turn:
-        """The largest land cover."""
-        options = tuple(facts.main_options[i] for i in rng.permutation(len(facts.main_options)))
-        return self.closed(_pick(rng, words.ASK_MAIN), facts.main, "main", options)
 
-    def caption(self, rng: np.random.Generator, facts: Facts) -> Turn:
-        """A short description."""
-        return self.opened(_pick(rng, words.ASK_CAPTION), _pick(rng, facts.captions), "caption")
+def class_of_list(rng: np.random.Generator, facts: Facts, pool: Sequence[str]) -> Turn:
+    """Which class of a list, in random order; every third list is the whole family."""
+    if rng.random() < 0.34:
+        others = [name for name in facts.family if name != facts.name]
+    else:
+        others = distractors(facts.name, facts.family, pool)
+        low, high = LISTED_CLASSES
+        n_others = min(len(others), int(rng.integers(low, high + 1)) - 1)
+        others = [others[i] for i in rng.permutation(len(others))[:n_others]]
+    options = [*others, facts.name]
+    listed = tuple(options[i] for i in rng.permutation(len(options)))
+    trace = _labels_trace(facts)
+    if len(listed) == 2 and rng.random() < 0.7:
+        return ask(_pick(rng, words.ASK_PAIR).format(*listed), facts.name, "choice", "choice", listed, trace)
+    text = _pick(rng, words.ASK_OF_LIST).format(", ".join(listed))
+    return ask(text, facts.name, "choice", "label" if rng.random() < 0.5 else "choice", listed, trace)
 
-    def asked(self, pair: tuple[str, str]) -> Turn:
-        """A question as people wrote it."""
-        text, answer = pair
-        if answer in YES_NO:
-            return self.closed(text, answer, "asked")
-        if answer.isdigit():
-            return self.closed(text, answer, "count", COUNTS)
-        return self.opened(text, answer, "asked")
+
+def is_this(rng: np.random.Generator, facts: Facts, pool: Sequence[str]) -> Turn:
+    """Is this an airport? Half of the times it is."""
+    yes = rng.random() < 0.5
+    name = facts.name if yes else _pick(rng, distractors(facts.name, facts.family, pool))
+    return closed(_pick(rng, words.ASK_IS_THIS).format(with_article(name)), "yes" if yes else "no", "is this")
+
+
+def count(rng: np.random.Generator, facts: Facts) -> Turn:
+    """How many …? in digits."""
+    noun = _pick(rng, sorted(facts.counts))
+    n = facts.counts[noun]
+    text = _pick(rng, words.ASK_COUNT).format(_pick(rng, words.NOUNS[noun].many))
+    trace = reasoning.of_things(words.NOUNS[noun].many[0], facts.of(noun)) if noun in facts.boxed else ""
+    return closed(text, str(n) if n <= 100 else COUNTS[-1], "count", COUNTS, trace)
+
+
+def more(rng: np.random.Generator, facts: Facts) -> Turn | None:
+    """Are there more … than …? None where nothing can be compared; the larger comes first half of the times."""
+    known = dict(facts.counts)
+    countable = [noun for noun in sorted(facts.absent) if words.NOUNS[noun].many]
+    present = [noun for noun in sorted(facts.present) if words.NOUNS[noun].many and noun not in known]
+    if known and rng.random() < 0.6:
+        pairs = [(a, b) for a in sorted(known) for b in sorted(known) if known[a] > known[b]]
+    else:
+        pairs = [(a, b) for a in [*present, *sorted(known)] for b in countable]
+    if not pairs:
+        return None
+    larger, smaller = pairs[int(rng.integers(len(pairs)))]
+    yes = rng.random() < 0.5
+    one, other = (larger, smaller) if yes else (smaller, larger)
+    names = [_pick(rng, words.NOUNS[noun].many) for noun in (one, other)]
+    trace = ""
+    if {one, other} <= facts.boxed:
+        first, second = (known.get(noun, 0) for noun in (one, other))
+        trace = reasoning.of_comparison(words.NOUNS[one].many[0], first, words.NOUNS[other].many[0], second)
+    return closed(_pick(rng, words.ASK_MORE).format(*names), "yes" if yes else "no", "more", trace=trace)
+
+
+def area(rng: np.random.Generator, facts: Facts) -> Turn:
+    """Rural or urban."""
+    trace = reasoning.of_area(facts.shares) if facts.shares else ""
+    return closed(_pick(rng, words.ASK_AREA), "urban" if facts.urban else "rural", "area", ("rural", "urban"), trace)
+
+
+def main_cover(rng: np.random.Generator, facts: Facts) -> Turn:
+    """The largest land cover."""
+    options = tuple(facts.main_options[i] for i in rng.permutation(len(facts.main_options)))
+    trace = reasoning.of_theme(facts, words.PLURALS) if facts.shares else ""
+    return closed(_pick(rng, words.ASK_MAIN), facts.main, "main", options, trace)
+
+
+def caption(rng: np.random.Generator, facts: Facts) -> Turn:
+    """A short description."""
+    return ask(_pick(rng, words.ASK_CAPTION), _pick(rng, facts.captions), "caption", "open")
+
+
+def referred(rng: np.random.Generator, facts: Facts) -> tuple[str, Box] | None:
+    """Words that mean exactly one thing in the picture, and where it is; None where there is none."""
+    ways: list[tuple[str, Box]] = []
+    for noun in sorted(facts.boxed):
+        boxes = facts.of(noun)
+        name = words.plain(noun) if rng.random() < 0.5 else words.bare(_pick(rng, words.NOUNS[noun].one))
+        if len(boxes) == 1:
+            ways += [(f"the {name}", boxes[0])] * 2
+        places = [place_of(box) for box in boxes]
+        alone = [box for box, place in zip(boxes, places, strict=True) if places.count(place) == 1]
+        if alone:
+            box = alone[int(rng.integers(len(alone)))]
+            place = place_of(box)
+            ways.append((f"the {name} {'in' if place == 'center' else 'at'} the {place}", box))
+        by_area = sorted(boxes, key=lambda b: (b[2] - b[0]) * (b[3] - b[1]))
+        if len(boxes) > 1:
+            (a, b), (c, d) = ((box[2] - box[0], box[3] - box[1]) for box in by_area[-2:])
+            if c * d > CLEARLY_LARGER * a * b:
+                ways.append((f"the largest {name}", by_area[-1]))
+    return ways[int(rng.integers(len(ways)))] if ways else None
+
+
+def box(rng: np.random.Generator, facts: Facts) -> Turn | None:
+    """Where is …? as a box. None where no words mean exactly one thing."""
+    meant = referred(rng, facts)
+    if meant is None:
+        return None
+    phrase, where = meant
+    text = phrase if rng.random() < 0.7 else _pick(rng, words.ASK_BOX).format(phrase)
+    return ask(text, format_boxes([where], BOX_STEP), "box", "box", trace=reasoning.of_box(phrase, where))
+
+
+def every_box(rng: np.random.Generator, facts: Facts) -> Turn | None:
+    """Every … as boxes, from left to right; now and then of what is not there."""
+    nouns = [noun for noun in sorted(facts.boxed) if 1 <= len(facts.of(noun)) <= MOST_BOXES]
+    if not nouns or rng.random() < 0.1:
+        nouns = [noun for noun in sorted(facts.boxed) if not facts.of(noun)]
+    if not nouns:
+        return None
+    noun = _pick(rng, nouns)
+    text = _pick(rng, words.ASK_EVERY).format(words.bare(_pick(rng, words.NOUNS[noun].one)))
+    boxes = facts.of(noun)
+    trace = reasoning.of_things(words.NOUNS[noun].many[0], boxes)
+    return ask(text, format_boxes(boxes, BOX_STEP), "boxes", "box", trace=trace)
+
+
+def where(rng: np.random.Generator, facts: Facts) -> Turn | None:
+    """Where is …? in words."""
+    alone = [noun for noun in sorted(facts.boxed) if len(facts.of(noun)) == 1]
+    if not alone:
+        return None
+    noun = _pick(rng, alone)
+    name = words.plain(noun) if rng.random() < 0.5 else words.bare(_pick(rng, words.NOUNS[noun].one))
+    return ask(_pick(rng, words.ASK_WHERE).format(name), place_of(facts.of(noun)[0]), "where", "open")
+
+
+def written(pair: tuple[str, str]) -> Turn:
+    """A question as people wrote it."""
+    text, answer = pair
+    if answer in YES_NO:
+        return closed(text, answer, "asked")
+    if answer.isdigit():
+        return closed(text, answer, "count", COUNTS)
+    return ask(text, answer, "asked", "open")
 
 
 def _casual(rng: np.random.Generator, text: str) -> str:
@@ -226,40 +294,40 @@ class TurnShares:
     more: float = 0.35
     area: float = 0.35
     main: float = 0.5
-    asked: float = 0.5
+    written: float = 0.5
+    box: float = 0.8
+    every_box: float = 0.5
+    where: float = 0.3
 
 
 def turns_of(
-    facts: Facts, rates: PresenceRates, pool: Sequence[str], asker: Asker, upright: bool, rng: np.random.Generator,
+    facts: Facts, rates: PresenceRates, pool: Sequence[str], upright: bool, rng: np.random.Generator,
     shares: TurnShares = TurnShares(),
 ) -> list[Turn]:  # fmt: skip
     """All questions that this view of a picture is asked, in random order. `upright`: whole and unturned."""
     turns: list[Turn | None] = []
-    for present, nouns in ((True, facts.present), (False, facts.absent)):
+    for there, nouns in ((True, facts.present), (False, facts.absent)):
         for noun in sorted(nouns):
-            if rng.random() < shares.presence * rates.keep.get((noun, present), 0.0):
-                turns.append(asker.presence(rng, noun, present))
-    if rng.random() < shares.never:
-        turns.append(asker.never(rng))
-    if facts.name:
-        if rng.random() < shares.class_free:
-            turns.append(asker.class_free(rng, facts))
-        if rng.random() < shares.class_of_list:
-            turns.append(asker.class_of_list(rng, facts, pool))
-        if rng.random() < shares.is_this:
-            turns.append(asker.is_this(rng, facts, pool))
-    if facts.captions and rng.random() < shares.caption:
-        turns.append(asker.caption(rng, facts))
-    if facts.counts and rng.random() < shares.count:
-        turns.append(asker.count(rng, facts))
-    if rng.random() < shares.more:
-        turns.append(asker.more(rng, facts))
-    if facts.urban is not None and rng.random() < shares.area:
-        turns.append(asker.area(rng, facts.urban))
-    if facts.main and rng.random() < shares.main:
-        turns.append(asker.main_cover(rng, facts))
+            if rng.random() < shares.presence * rates.keep.get((noun, there), 0.0):
+                turns.append(presence(rng, noun, there, facts))
     human = facts.asked + (facts.asked_upright if upright else ())
-    if human and rng.random() < shares.asked:
-        turns.append(asker.asked(human[int(rng.integers(len(human)))]))
+    makers: list[tuple[float, object, Callable[[], Turn | None]]] = [
+        (shares.never, True, lambda: never(rng)),
+        (shares.class_free, facts.name, lambda: class_free(rng, facts)),
+        (shares.class_of_list, facts.name, lambda: class_of_list(rng, facts, pool)),
+        (shares.is_this, facts.name, lambda: is_this(rng, facts, pool)),
+        (shares.caption, facts.captions, lambda: caption(rng, facts)),
+        (shares.count, facts.counts, lambda: count(rng, facts)),
+        (shares.more, True, lambda: more(rng, facts)),
+        (shares.area, facts.urban is not None, lambda: area(rng, facts)),
+        (shares.main, facts.main, lambda: main_cover(rng, facts)),
+        (shares.written, human, lambda: written(human[int(rng.integers(len(human)))])),
+        (shares.box, facts.boxes, lambda: box(rng, facts)),
+        (shares.every_box, facts.boxes, lambda: every_box(rng, facts)),
+        (shares.where, facts.boxes, lambda: where(rng, facts)),
+    ]
+    for share, known, make in makers:
+        if known and rng.random() < share:
+            turns.append(make())
     made = [turn for turn in turns if turn is not None]
     return [made[i] for i in rng.permutation(len(made))]

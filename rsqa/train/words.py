@@ -67,11 +67,32 @@ NOUNS: dict[str, Noun] = {
     "pool": Noun(("a swimming pool", "a pool"), ("swimming pools", "pools")),
 }
 
+
+def plain(noun: str) -> str:
+    """The plain name of a noun without its article."""
+    return bare(NOUNS[noun].one[0])
+
+
+def bare(name: str) -> str:
+    """A name without its article."""
+    return name.removeprefix("a ").removeprefix("an ").removeprefix("the ")
+
+
+UCM_LABELS = (
+    "airplane", "bare-soil", "buildings", "cars", "chaparral", "court", "dock", "field", "grass", "mobile-home",
+    "pavement", "sand", "sea", "ship", "tanks", "trees", "water",
+)  # fmt: skip
+"""The multi-labels of UC Merced, under their own names."""
+
 SCENE_NOUNS = {
     "field": "field", "forest": "forest", "water": "water", "road": "road", "building": "buildings",
     "parking lot": "parking-lot", "ship": "ship", "plane": "airplane", "storage tank": "tanks",
 }  # fmt: skip
 """Scene label -> key of NOUNS."""
+BOXED = ("airplane", "buildings", "ship", "tanks")
+"""Nouns whose boxes visual tokens are taught to know."""
+GROUND_OF = {noun: label for label, noun in SCENE_NOUNS.items()}
+PLURALS = {noun: NOUNS[noun].many[0] for label, noun in SCENE_NOUNS.items() if label in OBJECTS}
 GROUND = (*COVERS, *(thing for thing in OBJECTS if thing not in COVERS))
 """What a place in a scene shows: its cover, or the ship, plane or tank on it."""
 
@@ -244,6 +265,11 @@ ASK_CAPTION = (
     "Describe the image.", "Describe the scene.", "What is in the image?", "Describe this picture in one sentence.",
     "Write a short caption.", "Describe what you see.", "Give a short description of the image.", "Caption this image.",
 )  # fmt: skip
+ASK_BOX = (
+    "Where is {}?", "Locate {}.", "Find {}.", "Output the box of {}.", "Give the bounding box of {}.", "Mark {}.",
+)  # fmt: skip
+ASK_EVERY = ("every {}", "every {}", "Find every {}.", "Locate every {}.", "Where is every {}?", "all {} objects")
+ASK_WHERE = ("Where is the {}?", "Where in the image is the {}?", "In which part of the image is the {}?")
 ASK_MAIN = ("What covers most of the image?", "What is the main land cover?", "Which land cover is the largest?")
 
 _BELOW_20 = (

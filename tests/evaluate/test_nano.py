@@ -14,7 +14,7 @@ from rsqa.evaluate.nano import Report, as_text, ask, by_question, hits, score
 from rsqa.evaluate.probe import probe_hits
 from rsqa.tasks.question import YES_NO, Question
 from rsqa.train.data import Picture
-from rsqa.train.turns import Facts
+from rsqa.train.facts import Facts
 
 
 class Seer:

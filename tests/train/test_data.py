@@ -12,24 +12,30 @@ import torch
 from PIL import Image
 
 from rsqa.errors import SourceMissing
+from rsqa.tasks.prompts import END, suffix_text
+from rsqa.tasks.question import YES_NO, Question
 from rsqa.train import words
+from rsqa.train.batch import split
 from rsqa.train.data import (
     CLASS_NAMES,
-    IGNORE,
     Batches,
+    CaptionWords,
+    Looks,
+    Phrasing,
     Picture,
     PictureSet,
     blended,
     by_token,
     facts_in,
     hints,
-    packed,
     part_of,
     read_parquet,
     view,
 )
-from rsqa.train.sft import NANO_STYLE
-from rsqa.train.turns import Asker, Facts, Turn
+from rsqa.train.facts import Facts
+from rsqa.train.nano import NANO_REASONING, NANO_STYLE
+from rsqa.train.packing import IGNORE, packed
+from rsqa.train.turns import Turn, TurnShares
 
 
 def words_as_ids(text):
@@ -37,39 +43,46 @@ def words_as_ids(text):
     return [ord(c) for c in text]
 
 
-END = 1
 NO_GROUND = torch.zeros((4, 4, len(words.GROUND)), dtype=torch.uint8)
+NOBODY_SAID = CaptionWords([])
 
 
-def nothing_known(n):
-    return hints([Facts()] * n, [NO_GROUND] * n)
+def turn(text, answer, trace=""):
+    return Turn(Question("q", text, "yesno", YES_NO), answer, text, trace)
 
 
-def test_labels_cover_exactly_the_answer_and_the_end():
-    turns = [[Turn("ask?", "yes", "a"), Turn("how many?", "12", "b")]]
-    batch = packed(torch.zeros(1, 3, 4, 4), nothing_known(1), turns, words_as_ids, END, 40)
-    for number, turn in enumerate(turns[0]):
+@pytest.mark.parametrize("style", [NANO_STYLE, NANO_REASONING], ids=["direct", "reasoned"])
+def test_labels_cover_exactly_the_answer_and_the_end(style):
+    turns = [turn("Is it?", "yes", "because."), turn("Is it not?", "no", "so.")]
+    batch = packed([Phrasing(words_as_ids, style).row(turns)], 0)
+    for number, one in enumerate(turns):
         here = batch.turn[0] == number
         ids, labels = batch.ids[0, here].tolist(), batch.labels[0, here].tolist()
-        assert ids == words_as_ids(turn.suffix + turn.answer)
-        # The last token of the question predicts the first of the answer, the last of the answer the end.
-        assert labels == [IGNORE] * (len(turn.suffix) - 1) + [*words_as_ids(turn.answer), END]
+        asked, answer = suffix_text(one.question, style), one.answer + END
+        if style.reasoning:
+            answer = f"<reasoning>{one.trace}</reasoning><answer>{one.answer}</answer>{END}"
+        assert ids == words_as_ids(asked + answer)[:-1]
+        # The last token of the question predicts the first of the answer.
+        assert labels == [IGNORE] * (len(asked) - 1) + words_as_ids(answer)
         assert batch.depth[0, here].tolist() == list(range(len(ids)))
-    padding = batch.turn[0] == -1
-    assert (batch.labels[0, padding] == IGNORE).all()
-    assert batch.kind.tolist() == [["a", "b"]]
+    assert batch.kind.tolist() == [["Is it?", "Is it not?"]]
 
 
 def test_turns_that_do_not_fit_are_left_out_whole():
-    turns = [[Turn("q", "yes", "short"), Turn("x" * 50, "yes", "long"), Turn("r", "no", "short")]]
-    batch = packed(torch.zeros(1, 3, 4, 4), nothing_known(1), turns, words_as_ids, END, 20)
-    assert batch.ids.shape == (1, 20)
-    assert batch.kind.tolist() == [["short", "short"]]
+    rows = [Phrasing(words_as_ids, NANO_STYLE).row([turn("q", "yes"), turn("x" * 300, "yes"), turn("r", "no")])]
+    batch = packed(rows, 0, 120)
+    assert batch.ids.shape == (1, 120)
+    assert batch.kind.tolist() == [["q", "r"]]
+    assert (batch.labels[batch.turn == -1] == IGNORE).all()
+
+
+def test_what_has_no_reason_is_not_asked_for_one():
+    assert Phrasing(words_as_ids, NANO_REASONING).row([turn("Is it?", "yes")]) == []
 
 
 def test_hints_tell_unknown_from_absent():
     known = Facts(present=frozenset({"river"}), absent=frozenset({"ship"}), name="river")
-    told = hints([known, Facts()], [NO_GROUND, NO_GROUND])
+    told = hints([known, Facts()], [NO_GROUND, NO_GROUND], NOBODY_SAID)
     said = dict(zip(words.NOUNS, told.nouns[0].tolist(), strict=True))
     assert (said["river"], said["ship"], said["trees"]) == (1, 0, -1)
     assert CLASS_NAMES[told.scene[0]] == "river"
@@ -126,10 +139,10 @@ def test_validation_pictures_are_never_drawn_for_training(data):
     assert len(set.union(*parts.values())) == 120
     train = read_parquet(data, "aid", "train")
     held = {int(name.split(".")[0]) for part in ("validation", "calibration") for name in parts[part]}
-    batches = Batches([PictureSet.of("aid", train)], [1.0], Spelling(), Asker(NANO_STYLE), 28, 200)
+    batches = batches_of(train)
     seen = set()
     for step in range(20):
-        pixels = batches.train((0, step, 0), 32, 8, 0.6, 0.0, 0.0).pixels
+        pixels = batches.train((0, step, 0), 32, 8, Looks(0.6, 0.0, 0.0)).pixels
         seen |= set(pixels[:, 0, 0, 0].round().int().tolist())
     assert seen.isdisjoint(held)
     assert len(seen) > len(train) * 0.9
@@ -140,55 +153,72 @@ def test_a_missing_file_says_what_to_do(tmp_path):
         read_parquet(tmp_path, "ucm", "train")
 
 
-class Spelling:
-    """A tokenizer by characters."""
-
-    def encode(self, text, add_special_tokens):
-        return words_as_ids(text)
-
-    def convert_tokens_to_ids(self, token):
-        return END
+def batches_of(pictures):
+    phrasings = [(Phrasing(words_as_ids, NANO_STYLE), 1.0)]
+    return Batches([PictureSet.of("aid", pictures)], [1.0], phrasings, 28, 400, TurnShares(), NOBODY_SAID)
 
 
 def test_a_batch_is_a_function_of_its_seed(data):
-    batches = Batches(
-        [PictureSet.of("aid", read_parquet(data, "aid", "train"))], [1.0], Spelling(), Asker(NANO_STYLE), 28, 200
-    )
-    first, again, other = (batches.train(seed, 8, 4, 0.6, 0.2, 0.5) for seed in ((0, 3, 0), (0, 3, 0), (0, 4, 0)))
+    batches, looks = batches_of(read_parquet(data, "aid", "train")), Looks(0.6, 0.2, 0.5)
+    first, again, other = (batches.train(seed, 8, 4, looks) for seed in ((0, 3, 0), (0, 3, 0), (0, 4, 0)))
     assert torch.equal(first.pixels, again.pixels)
-    assert torch.equal(first.ids, again.ids)
+    assert torch.equal(first.text.ids, again.text.ids)
     assert not torch.equal(first.pixels, other.pixels)
 
 
+def test_a_batch_is_split_without_loss(data):
+    whole = batches_of(read_parquet(data, "aid", "train")).train((0, 3, 0), 12, 8, Looks(0.6, 0.2, 0.0))
+    pieces = split(whole, 4)
+    assert [(len(piece.pixels), len(piece.text.ids)) for piece in pieces] == [(3, 2)] * 4
+    order = [0, 1, 8, 2, 3, 9, 4, 5, 10, 6, 7, 11]
+    assert torch.equal(torch.cat([piece.pixels for piece in pieces]), whole.pixels[order])
+    assert torch.equal(torch.cat([piece.known.nouns for piece in pieces]), whole.known.nouns[order])
+    assert torch.equal(torch.cat([piece.text.ids for piece in pieces]), whole.text.ids)
+    assert sum(piece.text.n_learned for piece in pieces) == whole.text.n_learned
+
+
+SIDE = 112
+SHIPS = (("ship", (5, 8, 17, 12)), ("ship", (80, 85, 100, 95)), ("airplane", (84, 4, 96, 16)))
+"""(noun, (x1, y1, x2, y2)) in pixels."""
+
+
 def boxed_picture():
-    """Ships at known centres on a picture whose pixels hold their own row and column."""
-    rows, cols = np.mgrid[0:112, 0:112].astype(np.uint8)
-    objects = (("ship", 10.0, 10.0), ("ship", 90.0, 90.0), ("airplane", 10.0, 90.0))
-    return Picture("p", np.stack([rows, cols, rows]), Facts(), objects, frozenset({"ship", "airplane", "bridge"}))
+    """Things at known places on a picture whose pixels hold their own row and column."""
+    rows, cols = np.mgrid[0:SIDE, 0:SIDE].astype(np.uint8)
+    boxes = tuple((noun, tuple(v / SIDE for v in box)) for noun, box in SHIPS)
+    return Picture(
+        "p", np.stack([rows, cols, rows]), Facts(boxes=boxes, boxed=frozenset({"ship", "airplane", "tanks"}))
+    )
 
 
-def test_boxes_count_when_their_centre_is_inside_the_crop():
+def test_boxes_count_where_the_crop_shows_them():
     picture = boxed_picture()
     upper_left = facts_in(picture, (0, 0, 50, 50))
     assert upper_left.counts == {"ship": 1}
     assert upper_left.present == {"ship"}
-    assert upper_left.absent == {"airplane", "bridge"}
+    assert upper_left.absent == {"airplane", "tanks"}
     assert facts_in(picture, None).counts == {"ship": 2, "airplane": 1}
+    # Half of a ship is neither there nor gone.
+    cut = facts_in(picture, (0, 0, 90, 112))
+    assert cut.boxed == {"airplane", "tanks"}
+    assert "ship" not in cut.counts
+    assert "ship" not in cut.absent
 
 
-def test_a_view_shows_the_window_that_its_facts_are_about():
+def test_boxes_go_where_their_pixels_go():
+    """Every side of every box is where the view shows the row and column that it has in the picture."""
     picture = boxed_picture()
-    for seed in range(60):
+    for seed in range(80):
         seen = view(picture, 0.4, 0.0, 56, np.random.default_rng(seed))
-        chip, facts = seen.chip, seen.facts
-        top, left = float(chip[0].min()), float(chip[1].min())
-        bottom, right = float(chip[0].max()), float(chip[1].max())
-        for noun, row, col in picture.objects:
-            margin = 3  # pixels of the filter
-            if top + margin < row < bottom - margin and left + margin < col < right - margin:
-                assert noun in facts.present
-            if row < top - margin or row > bottom + margin or col < left - margin or col > right + margin:
-                assert facts.counts.get(noun, 0) < sum(n == noun for n, *_ in picture.objects)
+        rows, cols = seen.chip[0].numpy(), seen.chip[1].numpy()
+        for noun, (x1, y1, x2, y2) in seen.facts.boxes:
+            row, col = (int(min(v * 56, 55)) for v in ((y1 + y2) / 2, (x1 + x2) / 2))
+            at = (cols[row, col], rows[row, col])
+            inside = [
+                name for name, box in SHIPS
+                if box[0] - 2 <= at[0] <= box[2] + 2 and box[1] - 2 <= at[1] <= box[3] + 2
+            ]  # fmt: skip
+            assert inside == [noun]
 
 
 def test_upright_views_are_whole_and_unturned():
@@ -230,6 +260,7 @@ def test_ucm_labels_outrank_the_class(tmp_path):
     assert "airplane" in facts.absent
     assert "cars" in facts.present
     assert "airport" in facts.present
+    assert facts.labels == {"cars"}
     assert facts.asked == (("Does this picture contain trees?", "no"),)
     assert facts.asked_upright == (
         ("How many cars in the picture?", "28"), ("What is the location of the cars in this picture?", "left"),

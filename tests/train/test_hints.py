@@ -5,15 +5,17 @@ import pytest
 import torch
 
 from rsqa.train import words
-from rsqa.train.data import CELLS_PER_TOKEN, CLASS_NAMES, IGNORE, by_token, hints
+from rsqa.train.data import CELLS_PER_TOKEN, CLASS_NAMES, CaptionWords, by_token, hints
+from rsqa.train.facts import Facts
 from rsqa.train.hints import Hints, _shared, _stands
-from rsqa.train.turns import Facts
+from rsqa.train.packing import IGNORE
 
 DIM = 64
 PLACE = 5
 """The visual token that says something."""
 GRID = 4
 """Visual tokens along a side."""
+SAID = CaptionWords([("a boat on the river",)] * 20 + [("a field",)] * 40)
 UNKNOWN = torch.zeros((GRID * CELLS_PER_TOKEN, GRID * CELLS_PER_TOKEN, len(words.GROUND)), dtype=torch.uint8)
 
 
@@ -30,7 +32,7 @@ class WholeWords:
     def __init__(self):
         self.ids = {}
 
-    def encode(self, text, add_special_tokens):
+    def __call__(self, text):
         return [self.ids.setdefault(text, len(self.ids))]
 
 
@@ -39,7 +41,7 @@ def planted():
     """-> hints, word vectors, and the id of each text."""
     tokenizer = WholeWords()
     torch.manual_seed(0)
-    module = Hints(DIM, 400, tokenizer)
+    module = Hints(DIM, 400, tokenizer, len(SAID))
     return module, torch.randn(400, DIM), tokenizer.ids
 
 
@@ -66,8 +68,8 @@ def test_the_truth_costs_less_than_its_opposite(planted):
     module, vectors, ids = planted
     visual = visual_of(vectors, ids, "river")
     read = module(visual, vectors)
-    right = hints([Facts(present=frozenset({"river"}), absent=frozenset({"ship"}), name="river")], [UNKNOWN])
-    wrong = hints([Facts(present=frozenset({"ship"}), absent=frozenset({"river"}), name="port")], [UNKNOWN])
+    right = hints([Facts(present=frozenset({"river"}), absent=frozenset({"ship"}), name="river")], [UNKNOWN], SAID)
+    wrong = hints([Facts(present=frozenset({"ship"}), absent=frozenset({"river"}), name="port")], [UNKNOWN], SAID)
     assert module.loss(read, right).item() < module.loss(read, wrong).item()
 
 
@@ -81,7 +83,7 @@ def test_the_right_place_costs_less_than_a_wrong_one(planted):
         ground = covered_by("water")
         row, col = (CELLS_PER_TOKEN * at for at in divmod(place, GRID))
         ground[row : row + 2, col : col + 2] = covered_by("ship")[:2, :2]
-        costs.append(module.loss(read, hints([Facts()], [ground])).item())
+        costs.append(module.loss(read, hints([Facts()], [ground], SAID)).item())
     assert int(np.argmin(costs)) == PLACE
 
 
@@ -117,8 +119,39 @@ def test_too_little_of_a_kind_is_unknown_and_none_of_it_absent():
 def test_unknown_does_not_count(planted):
     module, vectors, _ = planted
     visual = torch.randn(2, 16, DIM, requires_grad=True)
-    known = hints([Facts(present=frozenset({"river"}), name="river"), Facts()], [UNKNOWN, UNKNOWN])
+    known = hints([Facts(present=frozenset({"river"}), name="river"), Facts()], [UNKNOWN, UNKNOWN], SAID)
     module.loss(module(visual, vectors), known).backward()
     assert visual.grad[0].abs().sum() > 0
     assert visual.grad[1].abs().sum() == 0
     assert known.scene.tolist() == [CLASS_NAMES.index("river"), IGNORE]
+
+
+def test_things_and_their_sides_are_read_from_the_token_that_holds_their_middle(planted):
+    """Of 16 places of one ship, that where the token says it costs least; so does its size."""
+    module, vectors, _ = planted
+    visual = torch.zeros(1, GRID**2, DIM)
+    with torch.no_grad():
+        module.things.weight.zero_()
+        module.things.bias.copy_(torch.tensor([-9.0, 0, 0, 0, 0] * len(words.BOXED)))
+        ship = 5 * words.BOXED.index("ship")
+        module.things.weight[ship, 0] = 18.0
+        module.things.weight[ship + 1 : ship + 5, 0] = torch.tensor([-0.25, -0.5, 0.25, 0.5])
+    visual[0, PLACE, 0] = 1.0
+    read = module(visual, vectors)
+
+    def cost(row, col, half):
+        x, y = (col + 0.5) / GRID, (row + 0.5) / GRID
+        box = (x - half / GRID, y - 2 * half / GRID, x + half / GRID, y + 2 * half / GRID)
+        facts = Facts(boxes=(("ship", box),), boxed=frozenset(words.BOXED))
+        return module.loss(read, hints([facts], [UNKNOWN], SAID)).item()
+
+    places = [cost(*divmod(place, GRID), 0.25) for place in range(GRID**2)]
+    assert int(np.argmin(places)) == PLACE
+    sizes = [cost(*divmod(PLACE, GRID), half) for half in (0.1, 0.25, 0.4)]
+    assert int(np.argmin(sizes)) == 1
+
+
+def test_words_of_captions_that_tell_pictures_apart():
+    assert SAID.words == ("boat", "on", "river", "the")
+    assert SAID.targets(("a river",)).tolist() == [0, 0, 1, 0]
+    assert SAID.targets(()).tolist() == [-1] * 4

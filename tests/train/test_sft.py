@@ -12,31 +12,29 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from rsqa.engines.cards import load_card
 from rsqa.errors import OutputError
 from rsqa.models.packing import TokenTree
-from rsqa.train import words
+from rsqa.train import turns as making
+from rsqa.train.batch import Batch, split
 from rsqa.train.checkpoint import checkpoints
-from rsqa.train.data import IGNORE, Picture, PictureSet, hints, packed
+from rsqa.train.data import Phrasing, Picture, PictureSet
+from rsqa.train.facts import Facts
+from rsqa.train.forward import FLOAT32_ATTENTION, Framed, Reader
+from rsqa.train.log import Watcher
+from rsqa.train.nano import NANO_STYLE, new_network
+from rsqa.train.packing import IGNORE, Chain, packed, packed_mask
 from rsqa.train.recipe import Recipe
-from rsqa.train.sft import (
-    NANO_STYLE,
-    PackedAnswers,
-    float32_attention,
-    learning_rate,
-    new_model,
-    packed_mask,
-    train,
-)
+from rsqa.train.sft import learning_rate, train
 from rsqa.train.tokenizer import train_tokenizer
-from rsqa.train.turns import Asker, Facts
 
 TINY = Recipe(
-    "tiny", vocab_size=600, vision_depth=1, vision_width=32, vision_heads=2, hidden=64, layers=2, heads=2, kv_heads=1,
-    intermediate=96, side_px=28, ucm=0.0, aid=1.0, vhr10=0.0, airports=0.0, scenes=0.0, suffix_tokens=120, crop_min=0.9,
-    jitter=0.0, blend=0.0, batch=8, asked=8, steps=6, warmup=1, decay=1, lr_vision=3e-3, lr_merger=3e-3,
-    lr_language=3e-3, bf16=False, log_every=1, eval_every=6, eval_pictures=8, save_every=3,
+    "tiny", "instruct", vocab_size=600, vision_depth=1, vision_width=32, vision_heads=2, hidden=64, layers=2, heads=2,
+    kv_heads=1, intermediate=96, side_px=28, aid=1.0, suffix_tokens=120, crop_min=0.9, jitter=0.0, blend=0.0, batch=8,
+    asked=8, hint=1.0, steps=6, schedule="stable", warmup=1, decay=1, lr_vision=3e-3, lr_merger=3e-3, lr_language=3e-3,
+    beta2=0.98, weight_decay=0.05, bf16=False, log_every=1, eval_every=6, eval_pictures=8, save_every=3,
 )  # fmt: skip
 COLOURS = {"Forest": (30, 90, 30), "Beach": (220, 200, 150), "Pond": (40, 60, 160), "Desert": (200, 140, 60)}
 
@@ -58,49 +56,104 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def answers():
+def reader():
     texts = ["Is there a river? yes no What kind of scene is this? forest beach assistant user system"] * 50
     tokenizer = train_tokenizer(texts, TINY.vocab_size)
-    return PackedAnswers(new_model(TINY, tokenizer), tokenizer).eval(), tokenizer
+    return Reader(new_network(TINY, tokenizer)).eval(), tokenizer
 
 
 def some_turns():
     facts = Facts(name="forest", family=("forest", "beach", "pond"))
-    asker, rng = Asker(NANO_STYLE), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     return [
-        asker.presence(rng, "river", True), asker.class_free(rng, facts), asker.presence(rng, "trees", False),
-        asker.class_of_list(rng, facts, ()),
+        making.presence(rng, "river", True, Facts()), making.class_free(rng, facts),
+        making.presence(rng, "trees", False, Facts()), making.class_of_list(rng, facts, ()),
     ]  # fmt: skip
 
 
-def nothing_known(n):
-    return hints([Facts()] * n, [torch.zeros((4, 4, len(words.GROUND)), dtype=torch.uint8)] * n)
+def phrasing_of(tokenizer):
+    return Phrasing(lambda text: tokenizer.encode(text, add_special_tokens=False), NANO_STYLE)
 
 
-def losses(answers, tokenizer, pixels, turns, length):
-    def encode(text):
-        return tokenizer.encode(text, add_special_tokens=False)
+def pixels_of(n, height=28, width=28):
+    return torch.randint(0, 256, (n, 3, height, width), generator=torch.Generator().manual_seed(0)).float()
 
-    batch = packed(
-        pixels, nothing_known(len(turns)), turns, encode, tokenizer.convert_tokens_to_ids("<|im_end|>"), length
-    )
+
+def test_packed_turns_have_the_loss_of_separate_turns(reader):
+    model, tokenizer = reader
+    pixels, phrasing, turns = pixels_of(2), phrasing_of(tokenizer), some_turns()
+    rows = [phrasing.row(turns), phrasing.row(turns[::-1])]
     with torch.no_grad():
-        logits, _ = answers(batch.pixels, batch.ids, batch.turn, batch.depth, batch.labels)
-    return torch.nn.functional.cross_entropy(logits, batch.labels[batch.labels != IGNORE], reduction="none")
-
-
-def test_packed_turns_have_the_loss_of_separate_turns(answers):
-    model, tokenizer = answers
-    pixels = torch.rand(2, 3, 28, 28, generator=torch.Generator().manual_seed(0)) * 255
-    turns = some_turns()
-    together = losses(model, tokenizer, pixels, [turns, turns[::-1]], 400)
-    alone = [
-        losses(model, tokenizer, pixels[i : i + 1], [[turn]], 150)
-        for i, row in enumerate((turns, turns[::-1]))
-        for turn in row
-    ]
+        together = model(pixels, phrasing.framed, packed(rows, 0, 400))[0].logprob
+        alone = [
+            model(pixels[i : i + 1], phrasing.framed, packed([[chain]], 0, 150))[0].logprob
+            for i, row in enumerate(rows)
+            for chain in row
+        ]
     torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-5)
     assert together.std() > 0.01
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_loss_and_gradient_are_those_of_transformers(reader, recompute):
+    """One conversation a picture, pictures that are not square; transformers gets the same tokens in one row."""
+    model, tokenizer = reader
+    network = model.network
+    pixels, phrasing = pixels_of(2, 56, 84), phrasing_of(tokenizer)
+    chains = [phrasing.chain(turn) for turn in some_turns()[:2]]
+    framed, tested = phrasing.framed, Reader(network, recompute=recompute)
+
+    processor = Qwen2VLImageProcessorPil(size={"shortest_edge": 784, "longest_edge": 12_845_056})
+    losses, gradients = [], []
+    for i, chain in enumerate(chains):
+        pad = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+        ids = [*framed.before, *[pad] * 6, *framed.after, *chain.ids, 0]
+        # transformers shifts the labels itself: the token after the last one is what that must predict.
+        labels = [IGNORE] * (len(ids) - len(chain.ids)) + [*chain.labels]
+        ids[-1] = chain.labels[-1]
+        shown = processor(images=pixels[i].byte().permute(1, 2, 0).numpy(), return_tensors="pt")
+        row = torch.tensor([ids])
+        out = network(input_ids=row, labels=torch.tensor([labels]), mm_token_type_ids=(row == pad).int(), **shown)
+        losses.append(out.loss * sum(label != IGNORE for label in chain.labels))
+    expected = torch.stack(losses).sum()
+    expected.backward()
+    gradients = {name: weight.grad.clone() for name, weight in network.named_parameters()}
+    network.zero_grad()
+
+    said, _ = tested(pixels, framed, packed([[chain] for chain in chains], 0))
+    loss = -said.logprob.sum()
+    loss.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-4)
+    for name, weight in network.named_parameters():
+        torch.testing.assert_close(weight.grad, gradients[name], rtol=1e-3, atol=1e-4, msg=name)
+    network.zero_grad()
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(reader):
+    model, tokenizer = reader
+    phrasing, turns = phrasing_of(tokenizer), some_turns()
+    rows = [phrasing.row([turns[i % 4], turns[(i + 1) % 4]]) for i in range(8)]
+    whole = Batch(pixels_of(8), phrasing.framed, packed(rows, 0, 300))
+    gradients = []
+    for n in (1, 8):
+        for piece in split(whole, n):
+            said, _ = model(piece.pixels, piece.framed, piece.text)
+            (-said.logprob.sum() / whole.text.n_learned).backward()
+        gradients.append({name: weight.grad.clone() for name, weight in model.named_parameters()})
+        model.zero_grad()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_text_alone_is_read_without_a_picture(reader):
+    model, tokenizer = reader
+    ids = tokenizer.encode("Is there a river? yes", add_special_tokens=False)
+    chain = Chain.of([(ids[:3], False), (ids[3:], True)], "text")
+    said, visual = model(None, Framed((1, 2), ()), packed([[chain]], 0))
+    logits = model.network(input_ids=torch.tensor([[1, 2, *ids]])).logits[0, 1 + 3 : -1]
+    expected = logits.log_softmax(-1).gather(1, torch.tensor(ids[3:])[:, None])[:, 0]
+    torch.testing.assert_close(said.logprob, expected, rtol=0, atol=1e-5)
+    assert visual is None
 
 
 def test_mask_equals_that_of_the_token_tree():
@@ -121,16 +174,26 @@ def test_attention_in_float32_is_the_same_attention():
     q, k, v = torch.randn(3, 2, 4, 6, 8, generator=torch.Generator().manual_seed(0)).unbind(0)
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v)
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(float32_attention(q, k, v), expected)
+        torch.testing.assert_close(FLOAT32_ATTENTION.vision(q, k, v), expected)
 
 
 def test_rate_warms_up_stays_and_falls_to_zero():
     recipe = replace(TINY, steps=100, warmup=10, decay=20)
-    rates = [learning_rate(step, recipe) for step in range(100)]
+    rates = [learning_rate(step, recipe, 100) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[10:80] == [1.0] * 70
     assert rates[-1] == pytest.approx(0.05)
     assert rates[80:] == sorted(rates[80:], reverse=True)
+
+
+def test_cosine_falls_from_the_peak_to_zero():
+    recipe = replace(TINY, schedule="cosine", warmup=0, warmup_ratio=0.03)
+    rates = [learning_rate(step, recipe, 1000) for step in range(1000)]
+    assert rates[0] == pytest.approx(1 / 30)
+    assert rates[30] == 1.0
+    assert rates[515] == pytest.approx(0.5, abs=0.01)
+    assert rates[-1] < 1e-5
+    assert rates[30:] == sorted(rates[30:], reverse=True)
 
 
 class KilledError(Exception):
@@ -138,18 +201,18 @@ class KilledError(Exception):
 
 
 def test_a_resumed_run_ends_with_the_same_weights(data, tmp_path):
-    train(TINY, data, tmp_path / "whole", echo=lambda line: None)
+    train(TINY, data, tmp_path / "whole")
 
     def die_in_step_5(line):
         if '"step": 5' in line:
             raise KilledError
 
     with pytest.raises(KilledError):
-        train(TINY, data, tmp_path / "cut", echo=die_in_step_5)
+        train(TINY, data, tmp_path / "cut", watcher=Watcher(say=die_in_step_5))
     assert [folder.name for folder in checkpoints(tmp_path / "cut")] == ["step-0000003"]
     with pytest.raises(OutputError, match="--resume"):
-        train(TINY, data, tmp_path / "cut", echo=lambda line: None)
-    train(TINY, data, tmp_path / "cut", resume=True, echo=lambda line: None)
+        train(TINY, data, tmp_path / "cut")
+    train(TINY, data, tmp_path / "cut", resume=True)
     whole, cut = (load_file(checkpoints(tmp_path / run)[-1] / "model.safetensors") for run in ("whole", "cut"))
     assert whole.keys() == cut.keys()
     for name, weight in whole.items():
@@ -158,7 +221,7 @@ def test_a_resumed_run_ends_with_the_same_weights(data, tmp_path):
 
 def test_the_planted_pattern_is_learned(data, tmp_path):
     recipe = replace(TINY, steps=90, batch=16, asked=16, warmup=10, decay=30, eval_every=90, save_every=90)
-    model = train(recipe, data, tmp_path / "run", echo=lambda line: None)
+    model = train(recipe, data, tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     loss = [line["loss"] for line in lines if "loss" in line]
     assert np.mean(loss[-5:]) < 0.45 * np.mean(loss[:5])
@@ -176,7 +239,7 @@ def test_a_compiled_run_has_the_losses_of_a_plain_one(data, tmp_path):
     losses = []
     for compiled in (False, True):
         out = tmp_path / str(compiled)
-        train(replace(TINY, compile=compiled), data, out, echo=lambda line: None)
+        train(replace(TINY, compile=compiled), data, out)
         lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
         losses.append([line["loss"] for line in lines if "loss" in line])
     assert len(losses[0]) == TINY.steps
@@ -199,4 +262,4 @@ def test_rare_windows_are_drawn_more_often():
 
 def test_resume_without_a_checkpoint_is_an_error(data, tmp_path):
     with pytest.raises(OutputError, match="no checkpoint"):
-        train(TINY, data, tmp_path / "new", resume=True, echo=lambda line: None)
+        train(TINY, data, tmp_path / "new", resume=True)

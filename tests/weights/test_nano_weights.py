@@ -15,7 +15,7 @@ from rsqa.evaluate.items import ItemSet, classes, label_presence, scene_presence
 from rsqa.evaluate.nano import ask, hits
 from rsqa.tasks.prompts import DIRECT_SYSTEM, REASONING_SYSTEM
 from rsqa.train.data import read_parquet, ucm_labels
-from rsqa.train.sft import NANO_STYLE
+from rsqa.train.nano import NANO_STYLE
 from rsqa.train.tokenizer import SPECIAL
 
 FOLDER = embedded_folder()
