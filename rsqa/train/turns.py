@@ -143,7 +143,7 @@ def more(rng: np.random.Generator, facts: Facts) -> Turn | None:
     one, other = (larger, smaller) if yes else (smaller, larger)
     names = [_pick(rng, words.NOUNS[noun].many) for noun in (one, other)]
     trace = ""
-    if {one, other} <= facts.boxed:
+    if all(noun in known or noun in facts.absent for noun in (one, other)):
         first, second = (known.get(noun, 0) for noun in (one, other))
         trace = reasoning.of_comparison(words.NOUNS[one].many[0], first, words.NOUNS[other].many[0], second)
     return closed(_pick(rng, words.ASK_MORE).format(*names), "yes" if yes else "no", "more", trace=trace)
