@@ -11,15 +11,16 @@ from torch import Tensor
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def fused(function: F) -> F:
-    """`function` with fused kernels between its products: compiled when first called, once for all layers and sizes.
+def fused(function: F, dynamic: bool = True) -> F:
+    """`function` with fused kernels between its products: compiled when first called, once for all layers.
 
-    Sizes are symbols; a size of one, another rank or another mask is compiled apart, so a handful of times in all.
+    `dynamic`: sizes are symbols; a size of one, another rank or another mask is compiled apart, so a handful of times
+    in all. Otherwise once for each size, which on a CPU makes kernels several times as fast.
     """
     import torch._dynamo  # a second to import, and only GPUs need it
 
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-    return cast(F, torch.compile(function, fullgraph=True, dynamic=True))
+    return cast(F, torch.compile(function, fullgraph=True, dynamic=dynamic))
 
 
 class Recorded:

@@ -85,9 +85,9 @@ class Language:
         """(…, D) hidden states -> (…, V) float32."""
         return F.linear(hidden, self.head).float()
 
-    def compiled(self) -> Language:
-        """With fused kernels between the products; one compilation serves all layers and sizes."""
-        return replace(self, enter=fused(enter), leave=fused(leave))
+    def compiled(self, dynamic: bool = True) -> Language:
+        """With fused kernels between the products, compiled once for all layers; see `fused`."""
+        return replace(self, enter=fused(enter, dynamic), leave=fused(leave, dynamic))
 
 
 def language_of(network: Any) -> Language:

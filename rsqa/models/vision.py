@@ -118,9 +118,9 @@ class Vision:
         rows, cols = height // self.embed.patch, width // self.embed.patch
         return Turns.of(vision_angles(rows, cols, self.embed.merge, e // heads).to(self.embed.weight.device))
 
-    def compiled(self) -> Vision:
-        """With fused kernels between the products; one compilation serves all blocks and sizes."""
-        return replace(self, enter=fused(enter), leave=fused(leave))
+    def compiled(self, dynamic: bool = True) -> Vision:
+        """With fused kernels between the products, compiled once for all blocks; see `fused`."""
+        return replace(self, enter=fused(enter, dynamic), leave=fused(leave, dynamic))
 
 
 def vision_of(visual: Any) -> Vision:

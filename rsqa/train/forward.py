@@ -103,7 +103,7 @@ class Reader(nn.Module):
         """(B, 3, h, w) -> (B, S_visual, D) visual tokens."""
         tower = vision.vision_of(self.network.model.visual)
         if self._compiled and self.training:
-            tower = tower.compiled()
+            tower = tower.compiled(dynamic=False)
 
         def block(weights: vision.Block, x: Tensor, turns: Turns) -> Tensor:
             return tower.leave(weights, x, self._attend.vision(*tower.enter(weights, x, turns)))
@@ -114,7 +114,7 @@ class Reader(nn.Module):
     def _read(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         reader = language.language_of(self.network)
         if self._compiled and self.training:
-            reader = reader.compiled()
+            reader = reader.compiled(dynamic=False)
 
         def layer(weights: language.Layer, x: Tensor, turns: Turns, mask: Tensor) -> Tensor:
             return reader.leave(weights, x, self._attend.language(*reader.enter(weights, x, turns), mask))
