@@ -1,7 +1,8 @@
-"""Open text: greedy decoding of many tiles and questions at once, finished rows replaced by waiting ones.
+"""Open text: decoding of many tiles and questions at once, finished rows replaced by waiting ones.
 
-No generation settings are taken from the checkpoint: the likeliest token, until an end token, a closed answer, a text
-that runs in circles, or the budget. B tiles, S packed suffix tokens, Q questions, R rows.
+No generation settings are taken from the checkpoint: the likeliest token, or one drawn by chance, until an end token, a
+closed answer, a text that runs in circles, or the budget. B tiles, S packed suffix tokens, Q questions, R rows, K texts
+of a question.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rsqa.engines.prefix import Packed, Prefix, PrefixShape, pack_behind, read_packed
 from rsqa.models.language import KeysValues, Language
 from rsqa.models.packing import TokenTree
-from rsqa.models.writing import Beginning, Desk, likeliest
+from rsqa.models.writing import Beginning, Chance, Desk, drawn, likeliest
 
 STRIDE = 8
 """Tokens that a GPU writes between two looks at them: a look waits for it."""
@@ -69,6 +71,8 @@ class Row:
     question: int
     start: int
     """Tokens held before its first one."""
+    sample: int = 0
+    """Which of the K texts of this tile and question."""
     slot: int = -1
     tokens: list[int] = field(default_factory=list)
     """Up to and including the one that ended it."""
@@ -117,12 +121,14 @@ class _Opened:
     """A batch of tiles whose questions were read; its rows wait for room."""
 
     rows: deque[Row]
-    """Question after question, tile after tile."""
+    """Question after question, tile after tile, sample after sample."""
     first: int
     """Number of its first tile."""
     tokens: Tensor
-    """(B, Q) first tokens of the texts."""
-    logprobs: list[list[float]]
+    """(B, Q, K) first tokens of the texts."""
+    logprobs: list[list[list[float]]]
+    numbers: Tensor | None
+    """(B, Q, K, budget) by which tokens are drawn; None: the likeliest are written."""
     prefix: Prefix
     suffix: KeysValues
     opening: Opening
@@ -131,21 +137,21 @@ class _Opened:
 class Writing:
     """Writes the texts of a stream of batches, at most `rows` at once."""
 
-    def __init__(self, language: Language, rows: int, rules: Rules) -> None:
-        self._language, self._rules = language, rules
-        self.desk = Desk(language, rows)
+    def __init__(self, language: Language, rows: int, rules: Rules, chance: Chance | None = None) -> None:
+        """`chance`: draw the tokens; None: write the likeliest."""
+        self._language, self._rules, self._chance = language, rules, chance
+        self.desk = Desk(language, rows, chance, rules.budget if chance else 0)
         """Holds the keys of rows that were yielded until the next are asked for, in their slots."""
         self._free = list(range(rows))[::-1]
         self._active: list[Row] = []
         self._waiting: deque[_Opened] = deque()
         self._on_gpu = language.words.is_cuda
 
-    def write(self, batches: Iterator[tuple[slice, Prefix]], asked: Sequence[Opening]) -> Iterator[list[Row]]:
-        """Batches as (numbers of their tiles, prefix) -> complete rows, in the order in which they end.
+    def write(self, source: Iterator[tuple[slice, Prefix, Opening]]) -> Iterator[list[Row]]:
+        """Batches as (numbers of their tiles, prefix, what is asked) -> complete rows, in the order in which they end.
 
         A prefix may have more tiles than numbers: the last ones only fill it up.
         """
-        source = ((tiles, prefix, opening) for tiles, prefix in batches for opening in asked)
         more = True
         while True:
             while more and not self._waiting and self._roomy():
@@ -172,13 +178,32 @@ class Writing:
     def _open(self, tiles: slice, prefix: Prefix, opening: Opening) -> _Opened:
         """Read the questions of a batch."""
         hidden, suffix = read_packed(self._language, prefix, opening.packed, opening.ends)
-        tokens, logprobs = likeliest(self._language, hidden)
+        tokens, logprobs, numbers = self._first(hidden, tiles.start, opening.questions)
         rows = deque(
-            Row(tile, question, prefix.shape.length + len(path))
+            Row(tile, question, prefix.shape.length + len(path), sample)
             for question, path in zip(opening.questions, opening.paths, strict=True)
             for tile in range(tiles.start, tiles.stop)
+            for sample in range(tokens.shape[2])
         )
-        return _Opened(rows, tiles.start, tokens, logprobs.tolist(), prefix, suffix, opening)
+        return _Opened(rows, tiles.start, tokens, logprobs.tolist(), numbers, prefix, suffix, opening)
+
+    def _first(self, hidden: Tensor, first_tile: int, questions: Sequence[int]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(B, Q, D) hidden states -> first tokens (B, Q, K), their log-probabilities, and the numbers to draw by."""
+        if self._chance is None:
+            tokens, logprobs = likeliest(self._language, hidden)
+            return tokens[..., None], logprobs[..., None], None
+        chance, budget = self._chance, self._rules.budget
+        texts = np.array(
+            [
+                [
+                    [chance.numbers((first_tile + b, question, k), budget) for k in range(chance.samples)]
+                    for question in questions
+                ]
+                for b in range(len(hidden))
+            ]
+        )
+        numbers = torch.from_numpy(texts).to(hidden.device)
+        return *drawn(self._language, hidden, numbers[..., 0], chance.temperature), numbers
 
     def _take_up(self) -> None:
         """Give free slots to rows that wait."""
@@ -193,13 +218,15 @@ class Writing:
     def _begin(self, opened: _Opened, question: int, rows: list[Row]) -> None:
         device, path = opened.tokens.device, opened.opening.paths[question]
         pictures = torch.tensor([row.tile - opened.first for row in rows], device=device)
-        tokens = opened.tokens[pictures, question]
+        samples = torch.tensor([row.sample for row in rows], device=device)
+        tokens = opened.tokens[pictures, question, samples]
+        numbers = None if opened.numbers is None else opened.numbers[pictures, question, samples]
         for row, token in zip(rows, tokens.tolist(), strict=True):
             row.slot = self._free.pop()
-            self._rules.add(row, token, opened.logprobs[row.tile - opened.first][question])
+            self._rules.add(row, token, opened.logprobs[row.tile - opened.first][question][row.sample])
         slots = torch.tensor([row.slot for row in rows], device=device)
         position = opened.prefix.shape.position + len(path)
-        self.desk.begin(Beginning(slots, tokens, opened.prefix.keys, opened.suffix, pictures, path, position))
+        self.desk.begin(Beginning(slots, tokens, opened.prefix.keys, opened.suffix, pictures, path, position, numbers))
         self._active += rows
 
     def _write_on(self) -> None:

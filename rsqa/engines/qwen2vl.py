@@ -190,7 +190,8 @@ class Qwen2VLSession:
         engine = self._engine
         rules = Rules(engine.words.stops, engine.card.max_new_tokens, self._reached)
         writing = Writing(engine.language, n_rows, rules)
-        for rows in writing.write(scored, self._openings):
+        asked = ((tiles, prefix, opening) for tiles, prefix in scored for opening in self._openings)
+        for rows in writing.write(asked):
             for index, reasoned in self._reasoned.items():
                 if mine := [row for row in rows if row.question == index]:
                     tiles = [row.tile for row in mine]
