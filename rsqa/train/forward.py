@@ -73,10 +73,19 @@ class Reader(nn.Module):
     """A Qwen2-VL network that reads packed rows. Gradients reach the network's parameters."""
 
     def __init__(
-        self, network: Any, attend: Attention = Attention(), compiled: bool = False, recompute: bool = False
+        self,
+        network: Any,
+        attend: Attention = Attention(),
+        compiled: bool = False,
+        recompute: bool = False,
+        temperature: float = 1.0,
     ) -> None:
-        """`recompute`: keep only what enters each layer and compute the rest again in the backward pass."""
+        """`recompute`: keep only what enters each layer and compute the rest again in the backward pass.
+
+        `temperature` flattens (above 1) the probabilities of the tokens, as in the sampling of GRPO.
+        """
         super().__init__()
+        self._temperature = temperature
         self.network, self._attend, self._compiled, self._recompute = network, attend, compiled, recompute
 
     def forward(self, pixels: Tensor | None, framed: Framed, text: Packed) -> tuple[Said, Tensor | None]:
@@ -146,5 +155,5 @@ class Reader(nn.Module):
         return Said(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
 
     def _score(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.network.lm_head(hidden).float()
+        logits = self.network.lm_head(hidden).float() / self._temperature
         return -F.cross_entropy(logits, labels, reduction="none"), logits.detach().argmax(dim=-1) == labels
