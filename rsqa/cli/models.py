@@ -15,8 +15,9 @@ def models(json: opt.Json = False) -> None:
     """List the models that rsqa knows, with licence, size and where they are on disk."""
     start_output()
     from rsqa.engines.cards import CARDS
+    from rsqa.engines.registry import embedded_names
 
-    found = [_embedded(), *(_shipped(card) for card in CARDS.values())]
+    found = [*map(_embedded, embedded_names()), *(_shipped(card) for card in CARDS.values())]
     if json:
         emit_json(found)
         return
@@ -28,14 +29,14 @@ def models(json: opt.Json = False) -> None:
     log.info("absent models are fetched by rsqa ask --model NAME; a folder with a Qwen2-VL model works as well")
 
 
-def _embedded() -> dict[str, Any]:
+def _embedded(name: str) -> dict[str, Any]:
     from rsqa.engines.cards import CARD_FILE, load_card
-    from rsqa.engines.registry import EMBEDDED, embedded_folder
+    from rsqa.engines.registry import embedded_folder
 
-    folder = embedded_folder()
+    folder = embedded_folder(name)
     if not (folder / CARD_FILE).is_file():
         facts: dict[str, Any] = dict.fromkeys(("title", "size", "parameters", "licence", "data_licence", "hub_id"))
-        return {"name": EMBEDDED, **facts, "where": "missing from this installation", "folder": None}
+        return {"name": name, **facts, "where": "missing from this installation", "folder": None}
     return _facts(load_card(str(folder))) | {"where": "embedded", "folder": str(folder)}
 
 

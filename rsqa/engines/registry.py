@@ -2,7 +2,8 @@
 
 A model is named by `tinyrs-nano` (embedded), the name of a card that ships, `owner/name` on the hub, a folder, or
 `package.module:Class` for an engine of another package: a class with a `card` (ModelCard) that is constructed with the
-keywords `device` and `dtype`.
+keywords `device` and `dtype`. A folder may hold an adapter: the model is then its base, which it names, with the
+adapter merged into it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import re
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module, resources
 from pathlib import Path
@@ -20,9 +21,11 @@ from typing import Any
 from rsqa.engines.base import Engine
 from rsqa.engines.cards import CARD_FILE, CARDS, ModelCard, card_from_dict, card_to_dict, load_card
 from rsqa.errors import ModelError, UsageError
+from rsqa.models.adapter import ADAPTER_CONFIG, Adapter, is_adapter, open_adapter
 from rsqa.models.checkpoint import Checkpoint, open_checkpoint
 
 EMBEDDED = "tinyrs-nano"
+"""Of the models that ship in `rsqa.weights` the one that is used when none is named."""
 DTYPES = {
     "float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16",
     "float16": "float16", "fp16": "float16", "int8": "int8",
@@ -58,9 +61,19 @@ class ModelRef:
         return cls(raw["name"], raw["folder"], card_from_dict(raw["card"], raw["name"]), raw["weights_id"])
 
 
-def embedded_folder() -> Path:
-    """Where the model that ships with rsqa lies."""
-    return Path(str(resources.files("rsqa.weights") / EMBEDDED))
+def embedded_names() -> list[str]:
+    """The models that ship with rsqa: the default, and others in order of name."""
+    others = {path.parent.name for path in _shelf().glob(f"*/{CARD_FILE}")} - {EMBEDDED}
+    return [EMBEDDED, *sorted(others)]
+
+
+def embedded_folder(name: str = EMBEDDED) -> Path:
+    """Where a model that ships with rsqa lies."""
+    return _shelf() / name
+
+
+def _shelf() -> Path:
+    return Path(str(resources.files("rsqa.weights")))
 
 
 def find_model(name: str | None = None, card: str | None = None) -> ModelRef:
@@ -69,19 +82,42 @@ def find_model(name: str | None = None, card: str | None = None) -> ModelRef:
     `card` is the name of a card that ships or a JSON file; it wins over the one in the model's folder. A hub name is
     looked up in the local cache first and then fetched.
     """
-    if name is None or name == EMBEDDED:
-        return _from_folder(EMBEDDED, embedded_folder(), card, shown="")
+    if name is not None and ":" in name and not Path(name).is_dir():
+        return _from_class(name, card)
+    found = _find_folder(name or EMBEDDED)
+    checkpoint, card = open_model(found.folder), card or found.card
+    if card is None and not (found.folder / CARD_FILE).is_file():
+        raise ModelError(
+            f"model folder {found.name!r} has no {CARD_FILE}; name one with --card: {', '.join(CARDS)} or a file"
+        )
+    shown = "" if found.folder.parent == _shelf() else str(found.folder)
+    return ModelRef(found.name, shown, load_card(card or str(found.folder)), checkpoint.weights_id())
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    name: str
+    """As plans name it."""
+    folder: Path
+    card: str | None
+    """The card that ships for it."""
+
+
+def _find_folder(name: str) -> _Found:
+    """The folder of a model that is made of files; one of the hub is fetched."""
+    if name in embedded_names():
+        return _Found(name, embedded_folder(name), None)
     if Path(name).is_dir():
         folder = Path(name).resolve()
-        return _from_folder(folder.name, folder, card, shown=str(folder))
-    if ":" in name:
-        return _from_class(name, card)
-    if name in CARDS:
-        return _from_hub(CARDS[name].hub_id, card or name)
-    if _HUB_ID.fullmatch(name) and not name.startswith("."):
-        shipped = next((c.name for c in CARDS.values() if c.hub_id == name), None)
-        return _from_hub(name, card or shipped)
-    names = [EMBEDDED, *CARDS]
+        return _Found(folder.name, folder, None)
+    if name in CARDS or (_HUB_ID.fullmatch(name) and not name.startswith(".")):
+        from rsqa.models.hub import fetch
+
+        hub_id = _hub_id(name)
+        folder = fetch(hub_id)
+        shipped = next((card.name for card in CARDS.values() if name in (card.name, card.hub_id)), None)
+        return _Found(f"{hub_id}@{folder.name}", folder, shipped)
+    names = [*embedded_names(), *CARDS]
     near = get_close_matches(name, names, n=1)
     hint = (
         f"did you mean {near[0]!r}?"
@@ -91,20 +127,52 @@ def find_model(name: str | None = None, card: str | None = None) -> ModelRef:
     raise ModelError(f"no model {name!r}; {hint}")
 
 
-def _from_folder(name: str, folder: Path, card: str | None, shown: str) -> ModelRef:
-    checkpoint = open_checkpoint(folder)
-    if card is None and not (folder / CARD_FILE).is_file():
+def _hub_id(name: str) -> str:
+    return CARDS[name].hub_id if name in CARDS else name
+
+
+def open_model(folder: Path, base: str | None = None) -> Checkpoint:
+    """The files of a model folder; where it holds an adapter, those of its base with the adapter.
+
+    `base` names another place to find the base. ModelError when it is not there, or not the one that was adapted.
+    """
+    return _opened(folder, base, ())
+
+
+def _opened(folder: Path, base: str | None, above: tuple[Path, ...]) -> Checkpoint:
+    """`above`: adapters that led here."""
+    if not is_adapter(folder):
+        return open_checkpoint(folder)
+    if folder in above:
+        raise ModelError(f"adapter {folder.name!r} is its own base; name the right one in its {ADAPTER_CONFIG}")
+    adapter = open_adapter(folder)
+    below = _opened(_base_folder(adapter) if base is None else _find_folder(base).folder, None, (*above, folder))
+    found = below.weights_id()
+    if adapter.base_weights_id not in ("", found):
         raise ModelError(
-            f"model folder {name!r} has no {CARD_FILE}; name one with --card: {', '.join(CARDS)} or a file"
+            f"adapter {folder.name!r} changes a model of weights {adapter.base_weights_id[:12]}, "
+            f"{base or adapter.base!r} has {found[:12]}; name the right base with rsqa merge-adapter --base"
         )
-    return ModelRef(name, shown, load_card(card or str(folder)), checkpoint.weights_id())
+    return replace(below, adapters=(*below.adapters, adapter))
 
 
-def _from_hub(hub_id: str, card: str | None) -> ModelRef:
-    from rsqa.models.hub import fetch
+def _base_folder(adapter: Adapter) -> Path:
+    """Where the base lies. Nothing is fetched: nobody but the adapter's file asked for the network."""
+    name = adapter.base
+    if name in embedded_names():
+        return embedded_folder(name)
+    for folder in (adapter.folder / name, Path(name)):  # an absolute path stays what it is
+        if folder.is_dir():
+            return folder.resolve()
+    if _HUB_ID.fullmatch(_hub_id(name)) and not name.startswith("."):
+        from rsqa.models.hub import cached
 
-    folder = fetch(hub_id)
-    return _from_folder(f"{hub_id}@{folder.name}", folder, card, shown=str(folder))
+        if folder_there := cached(_hub_id(name)):
+            return folder_there
+    raise ModelError(
+        f"the base {name!r} of adapter {adapter.folder.name!r} is not on this machine; "
+        "fetch it by name, or say where it is: rsqa merge-adapter ADAPTER OUT --base MODEL"
+    )
 
 
 def _from_class(spec: str, card: str | None) -> ModelRef:
@@ -185,9 +253,9 @@ def _load(ref: ModelRef, device: str, dtype: str) -> Engine:
 
 def locate(ref: ModelRef) -> Checkpoint:
     """The files of `ref` on this machine. ModelError when they are missing or not the ones that it names."""
-    if ref.name == EMBEDDED:
-        folder = embedded_folder()
-    elif ref.folder and Path(ref.folder).is_dir():
+    if not ref.folder:
+        folder = embedded_folder(ref.name)
+    elif Path(ref.folder).is_dir():
         folder = Path(ref.folder)
     elif "@" in ref.name:  # a worker on another machine than the one that made the plan
         from rsqa.models.hub import fetch
@@ -197,7 +265,7 @@ def locate(ref: ModelRef) -> Checkpoint:
         raise ModelError(
             f"model folder {ref.folder!r} is not on this machine; put it there or name the model again with --model"
         )
-    checkpoint = open_checkpoint(folder)
+    checkpoint = open_model(folder)
     if checkpoint.weights_id() != ref.weights_id:
         raise ModelError(
             f"{folder.name!r} is not the model that was planned with (its files changed); start anew with --overwrite"

@@ -6,17 +6,15 @@ code and kernels named by the configuration are refused.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from rsqa.errors import ModelError
+from rsqa.models.adapter import Adapter, is_adapter
+from rsqa.models.files import check_header, digest_of, read_json
 
 CONFIG_FILE = "config.json"
 INDEX_FILE = "model.safetensors.index.json"
@@ -35,63 +33,43 @@ class Checkpoint:
     weights: tuple[Path, ...]
     """safetensors files in order of name."""
     tokenizer: tuple[Path, ...]
+    adapters: tuple[Adapter, ...] = ()
+    """What is added to the weights, in this order."""
 
     @property
     def weight_bytes(self) -> int:
         """Size of the weights on disk."""
-        return sum(path.stat().st_size for path in self.weights)
+        return sum(path.stat().st_size for path in (*self.weights, *(adapter.weights for adapter in self.adapters)))
 
     def weights_id(self) -> str:
         """-> 64 hexadecimal digits over every file that decides what the model says, whatever the folder's name."""
-        files = (self.folder / CONFIG_FILE, *self.weights, *self.tokenizer)
-        lines = sorted(
-            f"{path.name} {_file_sha256(path, path.stat().st_size, path.stat().st_mtime_ns)}" for path in files
-        )
-        return sha256("\n".join(lines).encode()).hexdigest()
-
-
-@lru_cache(maxsize=256)
-def _file_sha256(path: Path, size: int, mtime_ns: int) -> str:
-    """Size and time only tell the cache when a file is another one."""
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
+        digest = digest_of((self.folder / CONFIG_FILE, *self.weights, *self.tokenizer))
+        for adapter in self.adapters:
+            digest = sha256(f"{digest} {adapter.digest()}".encode()).hexdigest()
+        return digest
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Check a model folder. ModelError for everything that will not be loaded."""
     if not folder.is_dir():
         raise ModelError(f"no model folder {str(folder)!r}; give a folder with {CONFIG_FILE} and *.safetensors")
-    config = _read_json(folder / CONFIG_FILE)
+    if is_adapter(folder):
+        raise ModelError(
+            f"{folder.name!r} holds an adapter, no whole model; merge it with its base: rsqa merge-adapter ADAPTER OUT"
+        )
+    config = read_json(folder / CONFIG_FILE)
     _refuse_code(config, folder)
     if config.get("model_type") != MODEL_TYPE:
         raise ModelError(f"{folder.name!r} is a {config.get('model_type')!r} model; rsqa runs {MODEL_TYPE} checkpoints")
     if (folder / "tokenizer_config.json").is_file():
-        _refuse_code(_read_json(folder / "tokenizer_config.json"), folder)
-    if (folder / "adapter_config.json").is_file():
-        raise ModelError(
-            f"{folder.name!r} holds an adapter (adapter_config.json); merge it into its base model and save that"
-        )
+        _refuse_code(read_json(folder / "tokenizer_config.json"), folder)
     tokenizer = tuple(folder / name for name in TOKENIZER_FILES if (folder / name).is_file())
     if not any(path.name in ("tokenizer.json", "vocab.json") for path in tokenizer):
         raise ModelError(f"{folder.name!r} has no tokenizer.json; save the model's tokenizer into the folder")
     weights = _weight_files(folder)
     for path in weights:
-        _check_header(path)
+        check_header(path)
     return Checkpoint(folder, config, weights, tokenizer)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ModelError(f"no {path.name} in {path.parent.name!r}; is this the folder of a model?")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise ModelError(
-            f"{path.name} in {path.parent.name!r} can't be read ({error}); fetch the model again"
-        ) from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path.name} in {path.parent.name!r} is no JSON object; fetch the model again")
-    return value
 
 
 def _refuse_code(config: dict[str, Any], folder: Path) -> None:
@@ -119,7 +97,7 @@ def _entries(value: object) -> Iterator[tuple[str, object]]:
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
     if (folder / INDEX_FILE).is_file():
-        named = _read_json(folder / INDEX_FILE).get("weight_map")
+        named = read_json(folder / INDEX_FILE).get("weight_map")
         if not isinstance(named, dict) or not named:
             raise ModelError(f"{INDEX_FILE} in {folder.name!r} names no weights; fetch the model again")
         names = sorted({str(name) for name in named.values()})
@@ -138,13 +116,3 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
                 )
             raise ModelError(f"no {name} in {folder.name!r}; fetch the model again")
     return tuple(folder / name for name in names)
-
-
-def _check_header(path: Path) -> None:
-    try:
-        with safe_open(path, framework="numpy") as file:  # checks that header and size of the file agree
-            file.keys()
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{path.name} in {path.parent.name!r} is truncated or no safetensors ({error}); fetch it again"
-        ) from error

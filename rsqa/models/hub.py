@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rsqa.errors import ModelError
+from rsqa.models.adapter import is_adapter, open_adapter
 from rsqa.models.checkpoint import open_checkpoint
 
 WANTED = ["*.safetensors", "*.json", "*.txt"]
@@ -40,7 +41,7 @@ def cached(hub_id: str, revision: str | None = None) -> Path | None:
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
         return None
     try:
-        open_checkpoint(folder)
+        open_adapter(folder) if is_adapter(folder) else open_checkpoint(folder)
     except ModelError:
         return None  # an interrupted download, or a model that is refused: fetching names the reason
     return folder

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rsqa.models.graph import fused
-from rsqa.models.linear import AS_LOADED, Precision, Weight, linear
+from rsqa.models.linear import AS_LOADED, Precision, Weight, linear, stacked, weight_of
 from rsqa.models.rotary import Turns, rotate, text_angles
 
 KeysValues = list[tuple[Tensor, Tensor]]
@@ -112,13 +112,13 @@ def _layer(module: Any, config: Any, precision: Precision) -> Layer:
     qkv = (attention.q_proj, attention.k_proj, attention.v_proj)
     return Layer(
         norm_in=other(module.input_layernorm.weight),
-        qkv=matrix(torch.cat([part.weight for part in qkv])),
+        qkv=matrix(stacked([weight_of(part) for part in qkv])),
         qkv_bias=other(torch.cat([part.bias for part in qkv])),
-        out=matrix(attention.o_proj.weight),
+        out=matrix(weight_of(attention.o_proj)),
         norm_mlp=other(module.post_attention_layernorm.weight),
-        gate=matrix(mlp.gate_proj.weight),
-        up=matrix(mlp.up_proj.weight),
-        down=matrix(mlp.down_proj.weight),
+        gate=matrix(weight_of(mlp.gate_proj)),
+        up=matrix(weight_of(mlp.up_proj)),
+        down=matrix(weight_of(mlp.down_proj)),
         heads=config.num_attention_heads,
         kv_heads=config.num_key_value_heads,
         eps=config.rms_norm_eps,

@@ -1,17 +1,19 @@
-"""Products with weights that are held as they are, or rounded to 8 bits.
+"""Products with weights that are held as they are, rounded to 8 bits, or changed by an adapter.
 
-M rows of activations, I inputs, O outputs.
+M rows of activations, I inputs, O outputs, r rank of an adapter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from rsqa.errors import ModelError
 
 ROWS = 64
 """Of a matrix, rounded at once."""
@@ -54,19 +56,83 @@ class Int8:
         return (whole * steps).mul_(self.steps).reshape(*x.shape[:-1], -1)
 
 
-Weight = Tensor | Int8
+@dataclass(frozen=True, slots=True, eq=False)
+class Lora:
+    """A matrix and a change of low rank, as LoRA trains it (arXiv 2106.09685): W + B A."""
+
+    weight: Tensor
+    """(O, I) of the base."""
+    a: Tensor
+    """(r, I)."""
+    b: Tensor
+    """(O, r), times alpha / r."""
+
+    def product(self, x: Tensor) -> Tensor:
+        """(…, I) -> (…, O), the adapter's part in its own type: it may be wider than the base."""
+        base = F.linear(x, self.weight)
+        return (base + F.linear(F.linear(x.to(self.a.dtype), self.a), self.b)).to(base.dtype)
+
+    def merged(self) -> Tensor:
+        """(O, I): base and change as one matrix in float32."""
+        return self.weight.float() + self.b.float() @ self.a.float()
+
+
+Weight = Tensor | Int8 | Lora
+
+
+def weight_of(module: Any) -> Tensor | Lora:
+    """The matrix of a linear layer; with the adapters that peft put around the layer, while they are switched on.
+
+    `weight` of such a layer is that of its base, without a word of the adapter. ModelError for what is not plain LoRA.
+    """
+    if not hasattr(module, "base_layer"):
+        given: Tensor = module.weight
+        return given
+    base: Tensor = module.base_layer.weight
+    _refuse_all_but_lora(module)
+    names = [] if module.disable_adapters else [name for name in module.active_adapters if name in module.lora_A]
+    if not names:
+        return base
+    a = torch.cat([module.lora_A[name].weight for name in names])
+    b = torch.cat([module.lora_B[name].weight * module.scaling[name] for name in names], dim=1)
+    return Lora(base, a, b)
+
+
+def _refuse_all_but_lora(module: Any) -> None:
+    """ModelError for layers of peft that compute anything but x Wᵀ + scale · (x Aᵀ) Bᵀ."""
+    if not hasattr(module, "lora_A"):
+        raise ModelError(f"layers adapted as {type(module).__name__} can't be run; rsqa runs plain LoRA")
+    if variants := [kind for kind in module.lora_variant.values() if kind is not None]:
+        raise ModelError(f"an adapter with {type(variants[0]).__name__} can't be run; rsqa runs plain LoRA, no DoRA")
+    if any(module.lora_bias.values()) or any(getattr(drop, "p", 0) > 0 for drop in module.lora_dropout.values()):
+        raise ModelError("an adapter with biases or dropout can't be run; make it without lora_bias and lora_dropout")
+    if module.merged:
+        raise ModelError("an adapter that peft merged in place can't be told from its base; unmerge it first")
+
+
+def stacked(weights: Sequence[Tensor | Lora]) -> Tensor | Lora:
+    """Matrices of the same inputs, (O_k, I) each, below one another: (ΣO, I).
+
+    The changes stay apart: B of all is block-diagonal, of no columns where a matrix has no adapter.
+    """
+    whole = torch.cat([weight.weight if isinstance(weight, Lora) else weight for weight in weights])
+    changed = [weight.a for weight in weights if isinstance(weight, Lora)]
+    if not changed:
+        return whole
+    b = [weight.b if isinstance(weight, Lora) else weight.new_empty(len(weight), 0) for weight in weights]
+    return Lora(whole, torch.cat(changed), torch.block_diag(*b))  # type: ignore[no-untyped-call]
 
 
 def linear(x: Tensor, weight: Weight, bias: Tensor | None = None) -> Tensor:
     """(…, I) -> (…, O)."""
-    if isinstance(weight, Int8):
+    if not isinstance(weight, Tensor):
         return weight.product(x) if bias is None else weight.product(x).add_(bias)
     return F.linear(x, weight, bias)
 
 
 def scaled_linear(x: Tensor, weight: Weight, bias: Tensor, scale: float) -> Tensor:
     """(…, I) -> (…, O): the product times `scale`, which costs nothing, plus the bias."""
-    if isinstance(weight, Int8):
+    if not isinstance(weight, Tensor):
         return weight.product(x).mul_(scale).add_(bias)
     rows = torch.addmm(bias, x.reshape(-1, x.shape[-1]), weight.t(), alpha=scale)
     return rows.reshape(*x.shape[:-1], -1)
@@ -76,8 +142,8 @@ def scaled_linear(x: Tensor, weight: Weight, bias: Tensor, scale: float) -> Tens
 class Precision:
     """How the tensors of a checkpoint are held."""
 
-    matrix: Callable[[Tensor], Any]
-    """Of a layer: all but a few of the weights. Tensor -> Weight."""
+    matrix: Callable[[Tensor | Lora], Weight]
+    """Of a layer: all but a few of the weights."""
     other: Callable[[Tensor], Tensor]
     """Norms, biases, word vectors, first and last product."""
 
@@ -87,4 +153,8 @@ AS_LOADED = Precision(lambda weight: weight, lambda tensor: tensor)
 
 def eight_bits(dtype: torch.dtype) -> Precision:
     """Matrices of 8 bits, activations and all else in `dtype`."""
-    return Precision(lambda weight: Int8.of(weight, dtype), lambda tensor: tensor.to(dtype))
+
+    def matrix(weight: Tensor | Lora) -> Int8:
+        return Int8.of(weight.merged() if isinstance(weight, Lora) else weight, dtype)
+
+    return Precision(matrix, lambda tensor: tensor.to(dtype))

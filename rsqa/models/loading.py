@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from rsqa.errors import ModelError
 from rsqa.models.checkpoint import Checkpoint
+from rsqa.models.merging import merge_adapters
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -19,15 +20,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def load_network(checkpoint: Checkpoint, device: str, dtype: str) -> Any:
     """-> transformers' Qwen2VLForConditionalGeneration in evaluation mode on `device`; `dtype` auto: that of the files.
 
-    ModelError when a weight is missing, left over, misshapen, unreadable or not finite.
+    Adapters are merged into it. ModelError when a weight is missing, left over, misshapen, unreadable or not finite.
     """
-    name = checkpoint.folder.name
+    name, wanted = checkpoint.folder.name, None if dtype == "auto" else DTYPES[dtype]
     try:
         with _quiet():
             architecture: Any = transformers.Qwen2VLForConditionalGeneration
             network, info = architecture.from_pretrained(
                 checkpoint.folder,
-                dtype="auto" if dtype == "auto" else DTYPES[dtype],
+                dtype="auto" if wanted is None or checkpoint.adapters else wanted,
                 attn_implementation="sdpa",
                 use_safetensors=True,
                 local_files_only=True,
@@ -43,6 +44,8 @@ def load_network(checkpoint: Checkpoint, device: str, dtype: str) -> Any:
             raise ModelError(
                 f"{name!r} has {len(keys)} {kind} weights, {keys[0]} among them; it is no whole Qwen2-VL checkpoint"
             )
+    if checkpoint.adapters:
+        merge_adapters(network, checkpoint.adapters, wanted)
     network = network.to(device).eval().requires_grad_(False)
     for key, weight in network.named_parameters():
         if not bool(torch.isfinite(weight).all()):

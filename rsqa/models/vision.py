@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rsqa.models.graph import fused
-from rsqa.models.linear import AS_LOADED, Precision, Weight, linear, scaled_linear
+from rsqa.models.linear import AS_LOADED, Precision, Weight, linear, scaled_linear, weight_of
 from rsqa.models.rotary import Turns, rotate, vision_angles
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -141,14 +141,14 @@ def _block(module: Any, precision: Precision) -> Block:
     attention, mlp, matrix, other = module.attn, module.mlp, precision.matrix, precision.other
     return Block(
         norm_in=(other(module.norm1.weight), other(module.norm1.bias)),
-        qkv=matrix(attention.qkv.weight),
+        qkv=matrix(weight_of(attention.qkv)),
         qkv_bias=other(attention.qkv.bias),
-        out=matrix(attention.proj.weight),
+        out=matrix(weight_of(attention.proj)),
         out_bias=other(attention.proj.bias),
         norm_mlp=(other(module.norm2.weight), other(module.norm2.bias)),
-        inner=matrix(mlp.fc1.weight),
+        inner=matrix(weight_of(mlp.fc1)),
         inner_bias=other(mlp.fc1.bias) * QUICK_GELU,
-        outer=matrix(mlp.fc2.weight),
+        outer=matrix(weight_of(mlp.fc2)),
         outer_bias=other(mlp.fc2.bias),
         heads=attention.num_heads,
     )
@@ -160,8 +160,8 @@ def _vision(visual: Any, blocks: list[Block], precision: Precision) -> Vision:
         embed=patch_embedding(visual, precision),
         blocks=blocks,
         norm=(other(merger.ln_q.weight), other(merger.ln_q.bias)),
-        merge=(matrix(merger.mlp[0].weight), other(merger.mlp[0].bias)),
-        out=(matrix(merger.mlp[2].weight), other(merger.mlp[2].bias)),
+        merge=(matrix(weight_of(merger.mlp[0])), other(merger.mlp[0].bias)),
+        out=(matrix(weight_of(merger.mlp[2])), other(merger.mlp[2].bias)),
         enter=enter,
         leave=leave,
     )
