@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
 
 from rsqa.engines.cards import CARD_FILE, MAX_PIXELS, MIN_PIXELS, ModelCard, card_to_json, load_card
 from rsqa.engines.registry import embedded_folder
@@ -81,7 +82,7 @@ def bench_checkpoint(shape: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     source = embedded_folder() if shape in (NANO, TWO_B) else Path(shape)
     if shape == TWO_B:
-        write_two_b(folder)
+        write_two_b(folder, load_tokenizer(open_checkpoint(source)))
         _link(source, folder, "tokenizer")
     else:
         open_checkpoint(source)
@@ -107,11 +108,13 @@ def _native(card: ModelCard, name: str) -> ModelCard:
     return replace(card, name=name, prompt=prompt, temperatures={}, mass_floor=0.0, **anything)
 
 
-def write_two_b(folder: Path, seed: int = 0) -> None:
-    """Random weights in bfloat16, 4.4 GB, a shard at a time, so that it needs little memory."""
+def write_two_b(folder: Path, tokenizer: Tokenizer, seed: int = 0) -> None:
+    """Random weights in bfloat16, 4.4 GB, a shard at a time, so that it needs little memory; and config.json.
+
+    The special tokens are numbered as in `tokenizer`, whose own files are not written.
+    """
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-    tokenizer = load_tokenizer(open_checkpoint(embedded_folder()))
     tokens = {key: tokenizer.token_to_id(token) for key, token in _TOKENS.items()}
     facts = {"architectures": ["Qwen2VLForConditionalGeneration"], "model_type": "qwen2_vl", "dtype": "bfloat16"}
     config = facts | TWO_B_SIZES | tokens

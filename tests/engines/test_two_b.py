@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from rsqa.bench.checkpoint import write_two_b
 from rsqa.engines.cards import CARDS
 from rsqa.engines.qwen2vl import load_qwen2vl
 from rsqa.engines.registry import find_model
@@ -25,9 +26,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     pytest.importorskip("dashscope")
-    from two_b import write_two_b
+    from real_vocab import qwen_tokenizer
 
-    return write_two_b(tmp_path_factory.mktemp("two-b"))
+    made, tokenizer = tmp_path_factory.mktemp("two-b"), qwen_tokenizer()
+    tokenizer.save(str(made / "tokenizer.json"))
+    write_two_b(made, tokenizer)
+    return made
 
 
 def n_parameters(checkpoint):
@@ -43,6 +47,7 @@ def test_the_2b_shape_answers_four_tiles(folder, card):
     assert find_model(str(folder), card).card.name == card
     checkpoint = open_checkpoint(folder)
     assert len(checkpoint.weights) >= 4
+    assert checkpoint.config["image_token_id"] == 151_655
     assert n_parameters(checkpoint) == CARDS[card].parameters
     engine = load_qwen2vl(replace(CARDS[card], max_new_tokens=6), checkpoint, "cpu", "bfloat16")
     chips = np.random.default_rng(0).integers(0, 256, (4, 3, 112, 112), dtype=np.uint8)
