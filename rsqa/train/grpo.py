@@ -13,6 +13,7 @@ import copy
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import groupby
 from math import ceil, isfinite
@@ -26,11 +27,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer
 
 from rsqa.engines.cards import ModelCard
-from rsqa.engines.registry import find_model, locate
+from rsqa.engines.registry import ModelRef, find_model, locate
 from rsqa.engines.words import Words
 from rsqa.errors import ModelError, OutputError, RecipeError
 from rsqa.models.loading import load_network, load_tokenizer
 from rsqa.train import checkpoint
+from rsqa.train.adapter import save_adapter, with_lora, without_lora
 from rsqa.train.checkpoint import Progress
 from rsqa.train.forward import FLOAT32_ATTENTION, Attention, Framed, Reader
 from rsqa.train.groups import Group, Sampler
@@ -51,10 +53,13 @@ class Model:
     """transformers' Qwen2VLForConditionalGeneration, float32."""
     reader: Reader
     reference: Reader | None
-    """The network as it was at the start, or at the last synchronisation; None without a KL term."""
+    """The network as it was at the start, or at the last synchronisation; with an adapter the reader itself, which
+    is then read without it. None without a KL term.
+    """
     words: Words
     card: ModelCard
     tokenizer: Any
+    init: ModelRef
 
     @property
     def framed(self) -> Framed:
@@ -99,7 +104,8 @@ def train(
         raise RecipeError(f"prompts is {recipe.prompts} for {ranks} processes; make it a multiple of their number")
     model = load_model(recipe, accelerator.device)
     sampler = Sampler(recipe, prompts, model.words, model.card, load_judge(recipe.judge) if recipe.judge else None)
-    optimizer = torch.optim.AdamW(model.network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    trained = [weight for weight in model.network.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=recipe.lr, weight_decay=recipe.weight_decay)
     state = saved_state(model, recipe)
     begun = checkpoint.restore(out, state, optimizer) if resume else Progress(0, 0.0)
 
@@ -129,7 +135,7 @@ def train(
             log.write(step=done, validation=scores, samples=samples)
         if done % recipe.save_every == 0 or ending:
             checkpoint.save(out, state, optimizer, Progress(done, seconds))
-            checkpoint.export(out / "model", model.network, model.tokenizer, model.card)
+            export(out / "model", model, recipe)
     accelerator.wait_for_everyone()
     return out / "model"
 
@@ -180,7 +186,7 @@ def _judge(micro: Micro, model: Model, logprob: Tensor, n_parts: Tensor, recipe:
     weight = token_weights(micro.mask, recipe.normalise, recipe.max_new_tokens) / n_parts
     if model.reference is None:
         return Judged(micro.advantage, weight, logprob, None)
-    with torch.no_grad():
+    with torch.no_grad(), without_lora(model.network) if recipe.lora_rank else nullcontext():
         return Judged(micro.advantage, weight, logprob, said(model.reference, model.framed, micro))
 
 
@@ -227,13 +233,16 @@ def add_up(accelerator: Accelerator, network: nn.Module) -> None:
     """Sum the gradients of all processes. A process without texts to learn from adds nothing."""
     if accelerator.num_processes == 1:
         return
-    for weight in network.parameters():
+    for weight in filter(lambda weight: weight.requires_grad, network.parameters()):
         own = torch.zeros_like(weight) if weight.grad is None else weight.grad
         weight.grad = accelerator.reduce(own)
 
 
 def load_model(recipe: GrpoRecipe, device: torch.device) -> Model:
-    """The weights of `init` in float32, twice where a reference is needed. RecipeError when it does not reason."""
+    """The weights of `init` in float32, twice where a reference is needed that is not the network without its adapter.
+
+    RecipeError when it does not reason.
+    """
     found = find_model(recipe.init)
     if not found.card.prompt.reasoning:
         raise RecipeError(
@@ -242,11 +251,27 @@ def load_model(recipe: GrpoRecipe, device: torch.device) -> Model:
     folder = locate(found)
     network = load_network(folder, str(device), "float32")
     attend = FLOAT32_ATTENTION if device.type == "cpu" and recipe.bf16 else Attention()
-    reference = Reader(copy.deepcopy(network), attend, temperature=recipe.temperature) if recipe.beta else None
-    reader = Reader(network.requires_grad_(True), attend, recompute=recipe.recompute, temperature=recipe.temperature)
+    reader = Reader(network, attend, recompute=recipe.recompute, temperature=recipe.temperature)
+    reference = None
+    if recipe.lora_rank:
+        torch.manual_seed(recipe.seed)
+        with_lora(network, recipe.lora_rank, 2 * recipe.lora_rank)
+        reference = reader if recipe.beta else None
+    else:
+        if recipe.beta:
+            reference = Reader(copy.deepcopy(network), attend, temperature=recipe.temperature)
+        network.requires_grad_(True)
     card = replace(found.card, name=recipe.name, title=recipe.name, hub_id="", temperatures={})
     tokenizer = AutoTokenizer.from_pretrained(folder.folder, local_files_only=True, trust_remote_code=False)
-    return Model(network, reader, reference, Words(load_tokenizer(folder), card), card, tokenizer)
+    return Model(network, reader, reference, Words(load_tokenizer(folder), card), card, tokenizer, found)
+
+
+def export(folder: Path, model: Model, recipe: GrpoRecipe) -> None:
+    """Write what inference loads: the model, or the adapter alone."""
+    if recipe.lora_rank:
+        save_adapter(folder, model.network, model.init, model.card)
+    else:
+        checkpoint.export(folder, model.network, model.tokenizer, model.card)
 
 
 def saved_state(model: Model, recipe: GrpoRecipe) -> nn.Module:

@@ -70,7 +70,7 @@ class GrpoRecipe:
     normalise: str = "grpo"
     """grpo: mean over the tokens of each text, then over texts; bnpo: over all tokens; dr_grpo: by max_new_tokens."""
     lora_rank: int = 0
-    """0: all weights are trained; above: adapters of that rank, and the reference is the network without them."""
+    """0: all weights are trained; above: an adapter of that rank in the language part, scaled by 2."""
     bf16: bool = True
     recompute: bool = False
     """Compute layers again in the backward pass in place of holding them."""

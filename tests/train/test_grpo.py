@@ -277,6 +277,27 @@ def test_the_model_is_ready_for_inference_and_the_log_shows_texts(tiny, planted,
     assert 0 < first["entropy"] < np.log(400)
 
 
+def test_an_adapter_is_trained_and_its_base_is_the_reference(tiny, planted, tmp_path):
+    recipe = replace(tiny, lora_rank=2, lr=1e-2)
+    whole = run(recipe, tmp_path / "whole")
+
+    def die(line):
+        if '"step": 3' in line:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train(recipe, Stream(), [], tmp_path / "cut", echo=die)
+    assert_same(run(recipe, tmp_path / "cut", resume=True), whole, rtol=0, atol=0)
+    base = load_network(open_checkpoint(Path(tiny.init)), "cpu", "float32").state_dict()
+    for name, weight in whole.items():
+        own = name.removeprefix("network.").replace(".base_layer", "")
+        assert torch.equal(weight, base[own]) if "lora" not in own else weight.abs().sum() > 0, name
+    kl = [line["kl"] for line in lines(tmp_path / "whole") if "kl" in line]
+    assert kl[0] == pytest.approx(0, abs=1e-6)  # B begins at zero
+    assert max(kl) > 0.001
+    assert (tmp_path / "whole" / "model" / "adapter_model.safetensors").is_file()
+
+
 def test_init_must_reason(tiny, tmp_path):
     with pytest.raises(RecipeError, match="reason"):
         run(replace(tiny, init="tinyrs-nano"), tmp_path)
