@@ -138,6 +138,8 @@ class EngineContract:
         Question("water", "Is there water?", "yesno", ("yes", "no")),
         Question("scene", "Is it rural or urban?", "choice", ("rural", "urban")),
         Question("words", "Describe the scene.", "open"),
+        Question("class", "What kind of scene is this?", "label", ("forest", "harbor", "rural")),
+        Question("where", "the ship", "box"),
     )
 
     def ask(self, engine: Engine, chips: NDArray[np.uint8], batch: int = 4) -> list[Replies]:

@@ -71,7 +71,7 @@ def _answers(question: QuestionSummary) -> list[tuple[object, ...]]:
     if rest := given[MOST_ANSWERS:]:
         rows.append((question.id, f"({len(rest)} other answers)", sum(n for n, _ in rest), ""))
     for status, n in question.statuses.items():
-        if n and (status != "ok" or question.kind == "open"):
+        if n and (status != "ok" or question.kind in ("open", "box")):
             rows.append((question.id, f"({status})", n, ""))
     return rows
 

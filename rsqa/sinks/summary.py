@@ -56,7 +56,8 @@ class Tally:
         """Count whole tiles and hand them on."""
         codes = tile_statuses(group["status"].to_numpy().reshape(-1, len(self.questions)))
         self.tiles.update(TILE_STATUSES[code] for code in codes.tolist())
-        answer = pc.if_else(pc.equal(group["kind"], "open"), None, group["value"])  # free text has no end of values
+        written = pc.is_in(group["kind"], pa.array(["open", "box"]))
+        answer = pc.if_else(written, None, group["value"])  # free text has no end of values
         columns = [group["question_id"], group["status"], answer, group["confidence"]]
         rows = pa.table(columns, ["id", "status", "answer", "p"])
         cells = rows.group_by(["id", "status", "answer"], use_threads=False)  # threads would sum in any order
