@@ -11,7 +11,7 @@ from rsqa.bench.sides import OURS
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
-    """A bar per side, a panel per case; the ceiling is a line. Needs matplotlib."""
+    """A bar per side, a panel per case; the ceiling is a line."""
     from matplotlib.figure import Figure
 
     cases = list(dict.fromkeys(_panel(row) for row in rows))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +35,6 @@ class BenchRequest:
     json: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.plot is not None and find_spec("matplotlib") is None:
-            raise UsageError("--plot needs matplotlib, which is not installed; run pip install 'rsqa[bench]'")
-
         if self.dtype == "int8":
             raise UsageError("--dtype int8 asked; the other sides have none: choose fp32, bf16 or fp16")
 

@@ -86,7 +86,7 @@ def bench(
     dtype: opt.Dtype = "auto",
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="Also draw a chart; needs matplotlib.", show_default=False),
+        typer.Option(metavar="FILE.png", help="Also draw a chart.", show_default=False),
     ] = None,
     json: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write the last line to a file.", show_default=False)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 import rsqa
-from rsqa.bench import request
 from rsqa.bench.request import BenchRequest, request_from_words
 from rsqa.bench.work import Case
 from rsqa.cli import bench, run
@@ -19,7 +18,6 @@ from rsqa.errors import UsageError
 
 
 def test_one_command_measures_and_draws(tmp_path, capfd):
-    pytest.importorskip("matplotlib")
     arguments = (
         "bench --tile-px 56 --questions 2 --answer closed,3 --tiles 4 --rounds 2 --sample 1 --threads 1 --device cpu"
         f" --dtype float32 --sides a,d,e --rival-tiles 2 --plot {tmp_path / 'p.png'} --json {tmp_path / 'r.json'}"
@@ -41,14 +39,6 @@ def test_one_command_measures_and_draws(tmp_path, capfd):
     assert "rsqa, model only" in out
     assert "loading e" in err
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_chart_needs_matplotlib_before_anything_runs(capsys, monkeypatch):
-    monkeypatch.setattr(request, "find_spec", lambda name: None)
-    assert run(["bench", "--plot", "p.png"]) == 2
-    assert capsys.readouterr() == (
-        "", "rsqa: error: --plot needs matplotlib, which is not installed; run pip install 'rsqa[bench]'\n"
-    )  # fmt: skip
 
 
 def test_lists_make_a_grid():
