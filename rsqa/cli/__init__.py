@@ -12,7 +12,7 @@ import typer
 from typer import TyperException
 
 import rsqa
-from rsqa.cli import ask, bench, data, demo, doctor, finish, merge, models, show, train
+from rsqa.cli import ask, bench, data, demo, doctor, eval, finish, merge, models, show, train
 from rsqa.cli.output import emit, log, start_output
 from rsqa.errors import ExitCode, RsqaError
 
@@ -32,7 +32,7 @@ app.command()(demo.demo)
 app.command()(models.models)
 app.command()(doctor.doctor)
 app.command()(train.train)
-app.command("eval")(train.evaluate)
+app.command("eval")(eval.evaluate)
 app.command()(merge.merge_adapter)
 app.command()(bench.bench)
 app.add_typer(data.app, name="data")

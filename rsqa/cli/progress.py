@@ -99,3 +99,56 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
             bar.update(task, completed=progress.tiles_done, total=progress.tiles_total, description=describe(progress))
 
         yield show
+
+
+@contextmanager
+def counting_shown(wanted: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """-> what is called with what is counted, how many are done, and how many there are."""
+    if not wanted:
+        yield lambda *_: None
+    elif on_terminal():
+        with _counting_bar() as show:
+            yield show
+    else:
+        yield _counting_lines()
+
+
+def count_words(what: str, done: int, total: int, seconds: float) -> str:
+    """`1,200 of 10,004 items, 85.2 a second, 103 s left`."""
+    words = f"{done:,} of {total:,} {what}"
+    return f"{words}, {done / seconds:.1f} a second, {clock((total - done) * seconds / done)} left" if done else words
+
+
+def _counting_lines() -> Callable[[str, int, int], None]:
+    begun: dict[str, float] = {}
+    start = last = time.monotonic()
+
+    def show(what: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        begun.setdefault(what, start if not begun else last)
+        if now - last >= LINE_EVERY_S:
+            log.info(count_words(what, done, total, now - begun[what]))
+            last = now
+
+    return show
+
+
+@contextmanager
+def _counting_bar() -> Iterator[Callable[[str, int, int], None]]:
+    from rich import progress as rich
+    from rich.console import Console
+
+    columns = (rich.BarColumn(bar_width=24), rich.TextColumn("{task.description}", markup=False))
+    with rich.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+        begun: dict[str, float] = {}
+        start = time.monotonic()
+
+        def show(what: str, done: int, total: int) -> None:
+            now = time.monotonic()
+            since = begun.setdefault(what, start if not begun else now)
+            words = count_words(what, done, total, max(now - since, 1e-3))
+            bar.update(task, completed=done, total=total, description=words)
+
+        yield show

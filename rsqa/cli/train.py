@@ -1,15 +1,14 @@
-"""`rsqa train` and `rsqa eval`."""
+"""`rsqa train`."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rsqa.cli import options as opt
-from rsqa.cli.output import emit, emit_json, log, plain, start_output
+from rsqa.cli.output import emit, log, plain, start_output
 
 Data = Annotated[
     Path,
@@ -45,25 +44,3 @@ def train(
     with training_shown(not quiet) as step:
         folder = sft.train(told, data, out, resume, Watcher(lambda line: log.info("%s", line), step))
     emit([plain(folder)])
-
-
-def evaluate(
-    data: Data,
-    model: opt.Model = None,
-    card: opt.Card = None,
-    device: opt.Device = "auto",
-    dtype: opt.Dtype = "auto",
-    json: opt.Json = False,
-    verbose: opt.Verbose = False,
-) -> None:
-    """Score a model on pictures and scenes that it was not trained on."""
-    start_output(verbose=verbose)
-    from rsqa.engines.registry import find_model, load_engine
-    from rsqa.evaluate.nano import as_text
-    from rsqa.evaluate.nano import evaluate as score
-
-    report = score(load_engine(find_model(model, card), device, dtype), data)
-    if json:
-        emit_json(asdict(report))
-    else:
-        emit(as_text(report).splitlines())

@@ -1,1 +1,1 @@
-"""Evaluation: benchmarks, metrics and their intervals."""
+"""Evaluation: benchmarks, scores, their intervals and what they must be compared with."""

@@ -1,132 +1,109 @@
-"""Benchmark items from the shared pictures and from procedural scenes: a chip, a question, the right answer."""
+"""What a benchmark is: pictures that are opened when their turn comes, and questions whose answer is known."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsqa.scenes.compose import make_scene
-from rsqa.scenes.scene import LABELS
-from rsqa.scenes.truth import truth
-from rsqa.tasks.question import COUNTS, YES_NO, Question
-from rsqa.train import words
-from rsqa.train.data import Part, Picture, part_of, read_parquet, read_rows
+from rsqa.tasks.question import Question
 
-CLASS_TEXT = "What kind of scene is this?"
-SCENE_TILE_PX = 320
-SCENE_PX = 1280
-SCENES = 30
-HELD_OUT_SEED = 1
-"""Evaluation scenes have the seeds from here up, training scenes from a million."""
-
-LABEL_QUESTIONS = {
-    "airplane": "Is there an airplane?", "bare-soil": "Is there bare soil?", "buildings": "Is there a building?",
-    "cars": "Is there a car?", "chaparral": "Is there chaparral?", "court": "Is there a court?",
-    "dock": "Is there a dock?",
-    "field": "Is there a field?", "grass": "Is there grass?", "mobile-home": "Is there a mobile home?",
-    "pavement": "Is there pavement?", "sand": "Is there sand?", "sea": "Is there sea?", "ship": "Is there a ship?",
-    "tanks": "Is there a storage tank?", "trees": "Is there a tree?", "water": "Is there water?",
-}  # fmt: skip
-SCENE_QUESTIONS = {
-    "field": "Is there a field?", "forest": "Is there a forest?", "water": "Is there water?",
-    "road": "Is there a road?",
-    "building": "Is there a building?", "parking lot": "Is there a parking lot?", "ship": "Is there a ship?",
-    "plane": "Is there a plane?", "storage tank": "Is there a storage tank?",
-}  # fmt: skip
+Measure = Literal["exact", "bucket", "f1", "box", "detect"]
+"""exact: the right words; bucket: the right bucket of a count; f1: words shared with the best reference; box: one box
+that covers the thing; detect: all boxes of a class, summed up as average precision."""
+PixelBox = tuple[float, float, float, float]
+"""(x1, y1, x2, y2), pixels of the picture, y down."""
 
 
-_KIND_SIGNS = {"theme": "theme", "location": "location", "count": "How many"}
-"""Kind of an RSIVQA question -> the words it is told by."""
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture that is not in memory."""
+
+    id: str
+    load: Callable[[], NDArray[np.uint8]]
+    """-> (3, H, W); SourceMissing or SourceRefused."""
+    group: str
+    """What is resampled as one: the picture itself, or the scene that it was cut from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question about one chip."""
+    """One question about one picture, and what is right."""
 
-    chip: int
-    """Index into the set's chips."""
+    picture: str
+    """Its id."""
     question: Question
-    gold: str
+    types: tuple[str, ...]
+    """Lines of the report that it counts in; the first one is its own."""
+    gold: tuple[str, ...] = ()
+    """The right answer, or several captions; empty where boxes are asked for."""
+    measure: Measure = "exact"
+    boxes: tuple[PixelBox, ...] = ()
+    label: str = ""
+    """Class of what is to be detected, or whose presence is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class ItemSet:
-    """Items over common chips."""
+    """Items with their pictures, by id."""
 
-    name: str
-    chips: tuple[NDArray[np.uint8], ...]
-    """(3, H, W) each; sizes may differ."""
-    groups: tuple[str, ...]
-    """What is resampled as one: the picture's id, or the scene."""
+    pictures: Mapping[str, Picture]
     items: tuple[Item, ...]
 
 
-def label_presence(pictures: Sequence[Picture], labels: dict[str, frozenset[str]], seed: int = 0) -> ItemSet:
-    """`labels` picture id -> its labels. As many "no" as "yes" for each of the 17 labels, drawn at random."""
-    rng = np.random.default_rng(seed)
-    items = []
-    for number, (label, text) in enumerate(LABEL_QUESTIONS.items()):
-        question = Question(f"q{number}", text, "yesno", YES_NO)
-        there = [label in labels[picture.id] for picture in pictures]
-        items += balanced(there, question, rng)
-    return _item_set("UC Merced labels, balanced", pictures, items)
+Tally = Mapping[tuple[str, str], Counter[str]]
+"""(type, question text) -> how often each answer is right: all that baselines need of a train split."""
 
 
-def balanced(there: Sequence[bool | None], question: Question, rng: np.random.Generator) -> list[Item]:
-    """Equal numbers of chips with and without; None is left out."""
-    yes = [chip for chip, known in enumerate(there) if known]
-    no = [chip for chip, known in enumerate(there) if known is False]
-    least = min(len(yes), len(no))
-    sides = ((yes, "yes"), (no, "no"))
-    return [Item(int(chip), question, gold) for side, gold in sides for chip in rng.permutation(side)[:least]]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """A test set as its files give it."""
+
+    name: str
+    tests: ItemSet
+    train: Tally = field(default_factory=dict)
+    """Of the train split; types that are not in it are fitted on the test itself, and the report says so."""
+    probe: ItemSet | None = None
+    """What a linear probe on colours is fitted on, for the types of its items."""
+    numeric: frozenset[str] = frozenset()
+    """Types that the average without numbers leaves out."""
+    bars: Mapping[str, float] = field(default_factory=dict)
+    """Type -> what it must reach."""
+    files: tuple[Path, ...] = ()
+    """Read for questions and answers; their hashes go into the report."""
+    skipped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Reason -> items that can be neither right nor wrong, by name. They are in no denominator."""
+    notes: tuple[str, ...] = ()
 
 
-def classes(name: str, pictures: Sequence[Picture]) -> ItemSet:
-    """Which class, all class names of the data set as options."""
-    question = Question("class", CLASS_TEXT, "choice", pictures[0].facts.family)
-    return _item_set(name, pictures, [Item(i, question, picture.facts.name) for i, picture in enumerate(pictures)])
+def joined(sets: Iterable[ItemSet]) -> ItemSet:
+    """One set; pictures of the same id are the same picture."""
+    pictures: dict[str, Picture] = {}
+    items: list[Item] = []
+    for one in sets:
+        pictures |= one.pictures
+        items += one.items
+    return ItemSet(pictures, tuple(items))
 
 
-def human_questions(data: Path, part: Part) -> dict[str, ItemSet]:
-    """RSIVQA's own questions by type: yes/no, theme, count (in digits), location."""
-    pictures = read_parquet(data, "ucm", part)
-    asked = {row["id"]: json.loads(row["vqa"] or "[]") for row in read_rows(data, "ucm") if part_of(row["id"]) == part}
-    known: dict[tuple[str, str], Question] = {}
-    items: dict[str, list[Item]] = {"yes/no": [], "theme": [], "count": [], "location": []}
-    for chip, picture in enumerate(pictures):
-        for pair in asked[picture.id]:
-            text, gold = pair["question"], pair["answer"].strip().lower()
-            kind = next((kind for kind, sign in _KIND_SIGNS.items() if sign in text), "yes/no")
-            if kind == "count":
-                gold = words.number_in_digits(gold) or gold
-            shape = {"yes/no": ("yesno", YES_NO), "count": ("count", COUNTS)}.get(kind, ("open", ()))
-            question = known.setdefault((kind, text), Question(f"q{len(known)}", text, *shape))  # type: ignore[arg-type]
-            items[kind].append(Item(chip, question, gold))
-    return {kind: _item_set(f"RSIVQA {kind}", pictures, made) for kind, made in items.items()}
+def tally(items: Iterable[Item]) -> dict[tuple[str, str], Counter[str]]:
+    """Count right answers by type and question text."""
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for item in items:
+        counts.setdefault((item.types[0], item.question.text), Counter()).update(item.gold)
+    return counts
 
 
-def scene_presence(style: str, first_seed: int = HELD_OUT_SEED, n_scenes: int = SCENES) -> ItemSet:
-    """Balanced presence of the 9 procedural labels on tiles of fresh scenes."""
-    chips, groups, known = [], [], []
-    for seed in range(first_seed, first_seed + n_scenes):
-        scene = make_scene(seed, SCENE_PX, SCENE_PX, gsd_m=0.5, style=style)
-        for row in range(0, SCENE_PX - SCENE_TILE_PX + 1, SCENE_TILE_PX):
-            for col in range(0, SCENE_PX - SCENE_TILE_PX + 1, SCENE_TILE_PX):
-                chips.append(scene.pixels[:, row : row + SCENE_TILE_PX, col : col + SCENE_TILE_PX].copy())
-                groups.append(f"scene {seed}")
-                known.append(truth(scene, (row, col, row + SCENE_TILE_PX, col + SCENE_TILE_PX)).present)
-    rng = np.random.default_rng(0)
-    items = []
-    for number, label in enumerate(LABELS):
-        question = Question(f"q{number}", SCENE_QUESTIONS[label], "yesno", YES_NO)
-        items += balanced([present[label] for present in known], question, rng)
-    return ItemSet(f"procedural presence, {style} styles", tuple(chips), tuple(groups), tuple(items))
-
-
-def _item_set(name: str, pictures: Sequence[Picture], items: Sequence[Item]) -> ItemSet:
-    return ItemSet(name, tuple(p.pixels for p in pictures), tuple(p.id for p in pictures), tuple(items))
+def limited(tests: ItemSet, n_pictures: int, seed: int = 0) -> ItemSet:
+    """The items of the first `n_pictures` of a fixed shuffle."""
+    asked = sorted({item.picture for item in tests.items})
+    kept = {asked[i] for i in np.random.default_rng(seed).permutation(len(asked))[:n_pictures]}
+    return ItemSet(
+        {name: tests.pictures[name] for name in asked if name in kept},
+        tuple(item for item in tests.items if item.picture in kept),
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,60 +10,43 @@ from numpy.typing import NDArray
 RESAMPLES = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One line of a report."""
-
-    name: str
-    n: int
-    accuracy: float
-    low: float
-    """95 % interval, resampled by picture (procedural: by scene)."""
-    high: float
-    constant: float
-    """Accuracy of the best constant answer per question."""
-    no_image: float
-    """Accuracy of the same model when every pixel is mid-grey."""
-    bar: float | None = None
-    """What it must reach; None: reported only."""
-    note: str = ""
-    by_question: tuple[tuple[str, float], ...] = ()
-    """(question, accuracy) where a set asks a few questions of many pictures."""
-
-    @property
-    def met(self) -> bool:
-        """Whether the bar is reached; true without one."""
-        return self.bar is None or self.accuracy >= self.bar
+def interval(scores: NDArray[np.float64], group: Sequence[str], seed: int = 0) -> tuple[float, float]:
+    """(N,) scores and the group of each -> 95 % bootstrap interval of their mean, whole groups drawn with return."""
+    return average_interval([np.arange(len(scores))], scores, group, seed)
 
 
-def interval(right: NDArray[np.bool_], group: Sequence[str], seed: int = 0) -> tuple[float, float]:
-    """(N,) hits and the group of each -> bounds of the 95 % bootstrap interval, whole groups drawn with replacement."""
-    names, member = np.unique(np.asarray(group), return_inverse=True)
-    hits = np.bincount(member, weights=right, minlength=len(names))
-    sizes = np.bincount(member, minlength=len(names))
-    drawn = np.random.default_rng(seed).integers(len(names), size=(RESAMPLES, len(names)))
-    shares = hits[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    low, high = np.quantile(shares, (0.025, 0.975))
+def average_interval(
+    members: Sequence[NDArray[np.int64]], scores: NDArray[np.float64], group: Sequence[str], seed: int = 0
+) -> tuple[float, float]:
+    """The same for the mean of the means of several sets of items, given by their places; sets may overlap."""
+    names, place = np.unique(np.asarray(group), return_inverse=True)
+    sums = [np.bincount(place[m], weights=scores[m], minlength=len(names)) for m in members]
+    sizes = [np.bincount(place[m], minlength=len(names)) for m in members]
+    columns = np.stack([*sums, *sizes], axis=1)  # (G, 2 sets)
+    rng = np.random.default_rng(seed)
+    drawn = np.empty((RESAMPLES, columns.shape[1]))
+    for row in drawn:  # one by one: a table of all draws of many groups would fill the memory
+        row[:] = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names)) @ columns
+    total, size = drawn[:, : len(members)], drawn[:, len(members) :]
+    shares = np.divide(total, size, out=np.full_like(total, np.nan), where=size > 0)
+    means = np.nanmean(shares[~np.isnan(shares).all(axis=1)], axis=1)  # a draw may miss a small set
+    low, high = np.quantile(means, (0.025, 0.975))
     return float(low), float(high)
 
 
-def constant_accuracy(
-    question: Sequence[str], gold: Sequence[str], fit_question: Sequence[str], fit_gold: Sequence[str]
-) -> float:
-    """Accuracy of always giving the answer that is most frequent for a question text where it was fitted."""
-    counts: dict[str, dict[str, int]] = {}
-    for text, answer in zip(fit_question, fit_gold, strict=True):
-        seen = counts.setdefault(text, {})
-        seen[answer] = seen.get(answer, 0) + 1
-    favourite = {text: max(sorted(seen), key=lambda answer: seen[answer]) for text, seen in counts.items()}
-    return float(np.mean([favourite.get(text) == answer for text, answer in zip(question, gold, strict=True)]))
-
-
-def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = 10) -> float:
-    """Expected calibration error: mean gap of confidence and accuracy over `bins` bins of equal size."""
+def calibration_bins(
+    confidence: NDArray[np.float64], right: NDArray[np.float64], bins: int = 10
+) -> tuple[tuple[int, float, float], ...]:
+    """-> (items, mean confidence, accuracy) of `bins` parts of equal size, the least confident first."""
     order = np.argsort(confidence, kind="stable")
     pieces = [piece for piece in np.array_split(order, bins) if len(piece)]
-    return float(sum(abs(confidence[p].mean() - right[p].mean()) * len(p) for p in pieces) / len(order))
+    return tuple((len(p), float(confidence[p].mean()), float(right[p].mean())) for p in pieces)
+
+
+def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.float64], bins: int = 10) -> float:
+    """Expected calibration error: mean gap of confidence and accuracy over `bins` bins of equal size."""
+    gaps = calibration_bins(confidence, right, bins)
+    return sum(abs(sure - hit) * n for n, sure, hit in gaps) / sum(n for n, _, _ in gaps)
 
 
 def fit_temperature(logprobs: Sequence[NDArray[np.float64]], gold: Sequence[int]) -> float:

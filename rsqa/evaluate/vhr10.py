@@ -1,0 +1,110 @@
+"""NWPU VHR-10 (Cheng et al. 2014) as published: pictures with and without objects, a text file of boxes for each of the
+first. A line is `(x1,y1),(x2,y2),class`, pixels, class 1 to 10.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from rsqa.errors import SourceMissing
+from rsqa.evaluate.items import Benchmark, Item, ItemSet, Picture, PixelBox
+from rsqa.evaluate.pictures import SUFFIXES, file_picture
+from rsqa.evaluate.reading import BROKEN, Skipped, question_of
+from rsqa.tasks.question import YES_NO, Question
+
+LABELS = (
+    "airplane", "ship", "storage tank", "baseball diamond", "tennis court", "basketball court", "ground track field",
+    "harbor", "bridge", "vehicle",
+)  # fmt: skip
+_LINE = re.compile(r"\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*(\d+)")
+TRUTH, POSITIVE, NEGATIVE = "ground truth", "positive image set", "negative image set"
+
+Objects = tuple[tuple[str, PixelBox], ...]
+
+
+def read_vhr10(data: Path) -> Benchmark:
+    """Presence of each class in each picture, their boxes, and single objects as in grounding."""
+    root = next((where for where in (data, *sorted(data.glob("*"))) if (where / TRUTH).is_dir()), None)
+    if root is None:
+        raise SourceMissing(
+            f"no folder {TRUTH!r} in {data.name or '.'!r}; --data names the folder with {TRUTH!r} and {POSITIVE!r}"
+        )
+    skipped = Skipped()
+    files = tuple(sorted((root / TRUTH).glob("*.txt")))
+    pictures: dict[str, Picture] = {}
+    items: list[Item] = []
+    for file in files:
+        objects = _objects(file, skipped)
+        if objects is not None:
+            name = f"positive/{file.stem}"
+            pictures[name] = file_picture(name, _picture_file(root / POSITIVE, file.stem))
+            items += [*presence(name, objects), *detections(name, objects), *singles(name, objects, "single objects")]
+    for path in sorted((root / NEGATIVE).glob("*")):
+        if path.suffix.lower() in SUFFIXES:
+            name = f"negative/{path.stem}"
+            pictures[name] = file_picture(name, path)
+            items += [*presence(name, ()), *detections(name, ())]
+    return Benchmark(
+        name="vhr10", tests=ItemSet(pictures, tuple(items)), files=files, skipped=skipped.by_reason,
+        notes=("all pictures, whatever their split",),
+    )  # fmt: skip
+
+
+def presence(picture: str, objects: Objects) -> list[Item]:
+    """Is there one of each class? Its probability scores the boxes."""
+    there = {label for label, _ in objects}
+    return [
+        Item(picture, question_of(f"Is there {a(label)}?", "yesno", YES_NO), ("presence",),
+             ("yes" if label in there else "no",), label=label)
+        for label in LABELS
+    ]  # fmt: skip
+
+
+def detections(picture: str, objects: Objects) -> list[Item]:
+    """All boxes of each class."""
+    return [
+        Item(picture, box_question(label), ("detection",), measure="detect", label=label,
+             boxes=tuple(box for name, box in objects if name == label))
+        for label in LABELS
+    ]  # fmt: skip
+
+
+def singles(picture: str, objects: Objects, type_: str) -> list[Item]:
+    """Where a class has exactly one object, it can be pointed at."""
+    names = [name for name, _ in objects]
+    return [
+        Item(picture, box_question(name), (type_,), measure="box", boxes=(box,), label=name)
+        for name, box in objects
+        if names.count(name) == 1
+    ]
+
+
+def box_question(label: str) -> Question:
+    """Where it is, in the words that name it."""
+    return question_of(f"the {label}", "box")
+
+
+def a(noun: str) -> str:
+    """`an airplane`."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def _objects(file: Path, skipped: Skipped) -> Objects | None:
+    """None where a line is not understood: boxes that are not known would count as wrongly found."""
+    found: list[tuple[str, PixelBox]] = []
+    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        if not line.strip():
+            continue
+        match = _LINE.match(line.strip())
+        values = [int(v) for v in match.groups()] if match else []
+        if not values or not 1 <= values[4] <= len(LABELS) or not (values[0] < values[2] and values[1] < values[3]):
+            skipped.add(BROKEN, f"{file.name} line {number}")
+            return None
+        found.append((LABELS[values[4] - 1], (values[0], values[1], values[2], values[3])))
+    return tuple(found)
+
+
+def _picture_file(folder: Path, stem: str) -> Path:
+    files = [folder / f"{stem}{suffix}" for suffix in SUFFIXES]
+    return next((file for file in files if file.is_file()), folder / f"{stem}.jpg")
