@@ -36,11 +36,9 @@ def train(
     """Train a model by a recipe; print the model's folder."""
     start_output(quiet, verbose, log_file)
     from rsqa.cli.progress import training_shown
-    from rsqa.train import sft
     from rsqa.train.log import Watcher
-    from rsqa.train.recipe import Recipe, read_recipe, recipe_from_toml
+    from rsqa.train.stages import run
 
-    told = recipe_from_toml(read_recipe(recipe), Recipe, set_ or ())
     with training_shown(not quiet) as step:
-        folder = sft.train(told, data, out, resume, Watcher(lambda line: log.info("%s", line), step))
+        folder = run(recipe, set_ or (), data, out, resume, Watcher(lambda line: log.info("%s", line), step))
     emit([plain(folder)])

@@ -54,18 +54,18 @@ class ModelCard:
         """Chip (H, W) -> the (H, W) that the model sees, each a multiple of 28."""
         if self.side_px is not None:
             return self.side_px, self.side_px
-        return _native_side(height, width)
+        return native_side(height, width)
 
 
-def _native_side(height: int, width: int) -> tuple[int, int]:
-    """Each side snapped to the nearest multiple of 28; scaled as a whole where the area is out of bounds."""
+def native_side(height: int, width: int, least: int = MIN_PIXELS, most: int = MAX_PIXELS) -> tuple[int, int]:
+    """Each side snapped to the nearest multiple of 28; scaled as a whole where the area is out of bounds, pixels."""
     unit = PIXELS_PER_TOKEN
     snapped = round(height / unit) * unit, round(width / unit) * unit
-    if snapped[0] * snapped[1] > MAX_PIXELS:
-        shrink = sqrt(height * width / MAX_PIXELS)
+    if snapped[0] * snapped[1] > most:
+        shrink = sqrt(height * width / most)
         return max(unit, floor(height / shrink / unit) * unit), max(unit, floor(width / shrink / unit) * unit)
-    if snapped[0] * snapped[1] < MIN_PIXELS:
-        grow = sqrt(MIN_PIXELS / (height * width))
+    if snapped[0] * snapped[1] < least:
+        grow = sqrt(least / (height * width))
         return ceil(height * grow / unit) * unit, ceil(width * grow / unit) * unit
     return snapped
 

@@ -10,9 +10,8 @@ arXiv 2402.03300, as in TinyRS-R1 (arXiv 2505.12099). G texts of a prompt, N tex
 from __future__ import annotations
 
 import copy
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -39,10 +38,10 @@ from rsqa.train.groups import Group, Sampler
 from rsqa.train.grpo_log import Sums, added, averages, evaluate, learning_sums, text_sums
 from rsqa.train.grpo_loss import Clip, Judged, group_advantage, grpo_loss, parts, token_weights
 from rsqa.train.grpo_recipe import GrpoRecipe
+from rsqa.train.log import NOBODY, Log, Watcher
 from rsqa.train.packing import Chain, Packed, packed
 from rsqa.train.prompts import Prompt, Prompts
 from rsqa.train.rewards import load_judge
-from rsqa.train.sft import Log
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +88,7 @@ def train(
     held: Sequence[Prompt],
     out: Path,
     resume: bool = False,
-    echo: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+    watcher: Watcher = NOBODY,
 ) -> Path:
     """Run a recipe -> the model folder `out/model`; `held`: prompts by which it is evaluated.
 
@@ -97,7 +96,8 @@ def train(
     """
     if checkpoint.checkpoints(out) and not resume:
         raise OutputError(f"{out.name} holds a run already; continue it with --resume or name another --out")
-    out.mkdir(parents=True, exist_ok=True)
+    with checkpoint.writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(mixed_precision="bf16" if recipe.bf16 else "no")
     rank, ranks = accelerator.process_index, accelerator.num_processes
     if recipe.prompts % ranks:
@@ -110,7 +110,7 @@ def train(
     begun = checkpoint.restore(out, state, optimizer) if resume else Progress(0, 0.0)
 
     steps = recipe.steps or ceil(recipe.epochs * len(prompts) / recipe.prompts)
-    log = Log(out / "log.jsonl", echo) if accelerator.is_main_process else None
+    log = Log(out, watcher, begun, steps) if accelerator.is_main_process else None
     started = time.monotonic() - begun.seconds
     for step in range(begun.step, steps):
         done = step + 1
@@ -130,12 +130,18 @@ def train(
         if log is None:
             continue
         seconds = time.monotonic() - started
+        spent = seconds - begun.seconds
+        tokens = figures.get("length", 0.0) * recipe.group * recipe.prompts * (done - begun.step)
+        left = (steps - done) * spent / (done - begun.step)
+        watcher.step(done, steps, figures.get("loss", 0.0), tokens / spent, left)
         log.write(step=done, **figures, lr=optimizer.param_groups[0]["lr"], seconds=seconds)
         if scores is not None:
             log.write(step=done, validation=scores, samples=samples)
         if done % recipe.save_every == 0 or ending:
-            checkpoint.save(out, state, optimizer, Progress(done, seconds))
-            export(out / "model", model, recipe)
+            with checkpoint.writing(out):
+                checkpoint.save(out, state, optimizer, Progress(done, seconds))
+                export(out / "model", model, recipe)
+                log.draw()
     accelerator.wait_for_everyone()
     return out / "model"
 

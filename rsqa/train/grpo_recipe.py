@@ -25,6 +25,18 @@ class GrpoRecipe:
     stage: str = "grpo"
     seed: int = 0
 
+    # What is asked: records in the published format, or windows of procedural scenes.
+    records: tuple[str, ...] = ()
+    """Files below --data; pictures are named relative to it."""
+    held: tuple[str, ...] = ()
+    """Files of records by which the run is evaluated."""
+    skip_bad: bool = False
+    """Leave records out that can't be used; false: do not start."""
+    scene_windows: int = 0
+    held_windows: int = 640
+    tasks: tuple[str, ...] = ()
+    """What windows are asked: count, box, main, more."""
+
     # What is sampled.
     prompts: int = 16
     """Prompts of a step, over all processes."""
@@ -92,6 +104,10 @@ class GrpoRecipe:
         for key in ("skip_limit", "weight_decay", "beta", "reference_sync", "clip_low", "clip_high", "lora_rank"):
             if not getattr(self, key) >= 0:
                 raise RecipeError(f"{key} is {getattr(self, key)}; it must not be below 0")
+        if bool(self.records) == bool(self.tasks):
+            raise RecipeError("give either records or tasks: one of them says what is asked")
+        if self.tasks and not self.scene_windows:
+            raise RecipeError("tasks are asked of procedural windows; set scene_windows")
         if self.group < 2:
             raise RecipeError(f"group is {self.group}; a text is measured against others of its group: at least 2")
         if (self.steps > 0) == (self.epochs > 0):

@@ -42,6 +42,10 @@ class Recipe:
     # Data in the published format; empty: pictures with facts, of which questions are made.
     conversations: tuple[str, ...] = ()
     """JSON files below --data; pictures are named relative to their file."""
+    held: tuple[str, ...] = ()
+    """JSON files that are not learned from: their loss is told at each evaluation."""
+    card: str = ""
+    """Name of a card that ships, or a file: how the trained model is asked; empty: as `init` is."""
     weights: tuple[float, ...] = ()
     """How often the records of each file are seen in an epoch; empty: once."""
     form: str = "sft"
@@ -102,7 +106,7 @@ class Recipe:
     """Pictures at once in a process; 0: its whole share of the batch. The rest is accumulated."""
     steps: int = 0
     """0: as many as `epochs` take."""
-    epochs: float = 1.0
+    epochs: int = 1
     schedule: str = "cosine"
     """cosine: warm-up, then half a cosine to zero; stable: warm-up, constant, then linear to zero over `decay`."""
     warmup: int = 0
@@ -113,9 +117,11 @@ class Recipe:
     lr_merger: float = 1e-5
     lr_language: float = 1e-5
     lora_rank: int = 0
-    """Train low-rank updates of the language part in place of the parts' weights; 0: the weights themselves."""
-    lora_alpha: float = 0.0
+    """Train low-rank updates in place of weights (an adapter); 0: the weights themselves."""
+    lora_alpha: int = 0
     """0: twice the rank."""
+    lora_parts: tuple[str, ...] = ("language",)
+    """Of language, merger and vision."""
     beta2: float = 0.999
     weight_decay: float = 0.1
     """Not of norms and biases."""
@@ -147,6 +153,8 @@ class Recipe:
             raise RecipeError(f"side_px {self.side_px} must be a multiple of 28, the side of one visual token")
         if self.scenes > 0 and self.scene_windows <= 0:
             raise RecipeError("scenes has a share but scene_windows is 0; set scene_windows or scenes = 0")
+        if self.lora_rank and not self.init:
+            raise RecipeError("lora_rank tunes a model that is there; name it with init")
         if self.weights and len(self.weights) != len(self.conversations):
             raise RecipeError(f"{len(self.weights)} weights for {len(self.conversations)} files of conversations")
         if not self.conversations and not self.steps:

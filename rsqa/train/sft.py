@@ -22,13 +22,16 @@ from transformers import Qwen2VLForConditionalGeneration
 from rsqa.engines.cards import ModelCard
 from rsqa.engines.registry import find_model, locate
 from rsqa.errors import ModelError, OutputError
+from rsqa.models.loading import load_network
 from rsqa.train import checkpoint
+from rsqa.train.adapter import save_adapter, with_lora
 from rsqa.train.batch import Batch
 from rsqa.train.checkpoint import Progress
 from rsqa.train.forward import FLOAT32_ATTENTION, Attention, Reader, Said
 from rsqa.train.hints import Hints
 from rsqa.train.log import NOBODY, Log, Watcher
 from rsqa.train.nano import Pictures
+from rsqa.train.published import Published
 from rsqa.train.recipe import Recipe
 
 
@@ -89,15 +92,24 @@ def parameter_groups(learner: nn.Module, recipe: Recipe) -> list[dict[str, Any]]
     ]
 
 
-def initial_network(recipe: Recipe, supply: Supply) -> Qwen2VLForConditionalGeneration:
-    """The weights of `init` in float32, or random ones."""
+def initial_network(recipe: Recipe, supply: Supply) -> Any:
+    """The weights of `init` in float32, an adapter around them where the recipe asks for one; or random ones."""
     if not recipe.init:
         return supply.network()
-    folder = locate(find_model(recipe.init)).folder
-    network: Qwen2VLForConditionalGeneration = Qwen2VLForConditionalGeneration.from_pretrained(
-        folder, dtype=torch.float32
-    )
-    return network
+    network = load_network(locate(find_model(recipe.init)), "cpu", "float32").requires_grad_(True).train()
+    if not recipe.lora_rank:
+        return network
+    torch.manual_seed(recipe.seed)
+    return with_lora(network, recipe.lora_rank, recipe.lora_alpha or 2 * recipe.lora_rank, recipe.lora_parts)
+
+
+def export(folder: Path, network: Any, supply: Supply, recipe: Recipe) -> None:
+    """Write what inference loads: the model, or the adapter alone."""
+    card = supply.card(sum(weight.numel() for weight in network.parameters()))
+    if recipe.lora_rank:
+        save_adapter(folder, network, find_model(recipe.init), card)
+    else:
+        checkpoint.export(folder, network, supply.tokenizer, card)
 
 
 def train(recipe: Recipe, data: Path, out: Path, resume: bool = False, watcher: Watcher = NOBODY) -> Path:
@@ -110,11 +122,12 @@ def train(recipe: Recipe, data: Path, out: Path, resume: bool = False, watcher: 
         raise OutputError(f"{out.name} holds a run already; continue it with --resume or name another --out")
     accelerator = Accelerator(mixed_precision="bf16" if recipe.bf16 else "no")
     main, ranks = accelerator.is_main_process, accelerator.num_processes
+    n_micro = math.ceil(recipe.batch / ranks / recipe.micro) if recipe.micro else 1
     with checkpoint.writing(out), accelerator.main_process_first():
         out.mkdir(parents=True, exist_ok=True)
-        supply = supply_of(recipe, data, out, accelerator.process_index, ranks, watcher.say if main else _silent)
+        say = watcher.say if main else _silent
+        supply = supply_of(recipe, data, out, (accelerator.process_index, ranks, n_micro), say)
     steps = supply.steps
-    n_micro = math.ceil(recipe.batch / ranks / recipe.micro) if recipe.micro else 1
     network = initial_network(recipe, supply)
     vocab_size, dim = network.model.language_model.embed_tokens.weight.shape
     attend = FLOAT32_ATTENTION if accelerator.device.type == "cpu" and recipe.bf16 else Attention()
@@ -155,16 +168,18 @@ def train(recipe: Recipe, data: Path, out: Path, resume: bool = False, watcher: 
         if done % recipe.save_every == 0 or done == steps:
             with checkpoint.writing(out):
                 checkpoint.save(out, single, optimizer, Progress(done, seconds))
-                parameters = sum(p.numel() for p in network.parameters())
-                checkpoint.export(out / "model", network, supply.tokenizer, supply.card(parameters))
+                export(out / "model", network, supply, recipe)
                 log.draw()
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return out / "model"
 
 
-def supply_of(recipe: Recipe, data: Path, out: Path, rank: int, ranks: int, say: Callable[[str], None]) -> Supply:
-    """Pictures with facts; conversations in the published format."""
+def supply_of(recipe: Recipe, data: Path, out: Path, share: tuple[int, int, int], say: Callable[[str], None]) -> Supply:
+    """Conversations in the published format; else pictures with facts. `share`: process, processes, micro batches."""
+    rank, ranks, n_micro = share
+    if recipe.conversations:
+        return Published.of(recipe, data, rank, ranks, n_micro, say)
     return Pictures.of(recipe, data, out, rank, ranks, say)
 
 

@@ -13,4 +13,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.optim.AdamW = lambda weights, lr, weight_decay: torch.optim.SGD(weights, lr=1.0)
     rewards.REWARDS["gated"] = letters
-    train(tiny_recipe(sys.argv[1]), Stream(), [prompt(100), prompt(101)], Path(sys.argv[2]), echo=lambda line: None)
+    train(tiny_recipe(sys.argv[1]), Stream(), [prompt(100), prompt(101)], Path(sys.argv[2]))

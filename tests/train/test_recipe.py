@@ -6,6 +6,7 @@ import pytest
 
 from rsqa.errors import RecipeError
 from rsqa.train.recipe import Recipe, read_recipe, recipe_from_toml
+from rsqa.train.stages import load
 
 NAMED = 'name = "x"\nstage = "instruct"\n'
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.toml"))
@@ -13,7 +14,7 @@ RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.toml"))
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_loads(path):
-    assert recipe_from_toml(read_recipe(path), Recipe).name
+    assert load(read_recipe(path)).name
 
 
 def test_there_are_recipes():
