@@ -69,6 +69,16 @@ class Said:
     """(n,) bool, whether the label is the likeliest token."""
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What becomes of the pictures on the way."""
+
+    visual: Tensor
+    """(B, S_visual, D) visual tokens."""
+    halfway: Tensor
+    """(A, S_visual, D) the same of the pictures with text, after half of the language part's layers."""
+
+
 class Reader(nn.Module):
     """A Qwen2-VL network that reads packed rows. Gradients reach the network's parameters."""
 
@@ -88,8 +98,8 @@ class Reader(nn.Module):
         self._temperature = temperature
         self.network, self._attend, self._compiled, self._recompute = network, attend, compiled, recompute
 
-    def forward(self, pixels: Tensor | None, framed: Framed, text: Packed) -> tuple[Said, Tensor | None]:
-        """(B, 3, h, w) on the scale 0..255, or None for text alone -> what is said, and (B, S_visual, D) visual tokens.
+    def forward(self, pixels: Tensor | None, framed: Framed, text: Packed) -> tuple[Said, Seen | None]:
+        """(B, 3, h, w) on the scale 0..255, or None for text alone -> what is said, and what was seen.
 
         All pictures have one size, both sides multiples of 28.
         """
@@ -102,11 +112,15 @@ class Reader(nn.Module):
         prefix, start = image_positions(len(framed.before), rows, cols, 0 if visual is None else len(framed.after))
         behind = (text.depth + start)[None].expand(3, -1, -1)
         positions = torch.cat([prefix.to(behind.device)[:, None].expand(3, a, -1), behind], dim=2)
-        hidden = self._read(
+        halfway, hidden = self._read(
             torch.cat([*seen, words(text.ids)], dim=1), positions, packed_mask(text.turn, prefix.shape[1])
         )
         asked = text.labels != IGNORE
-        return self._say(hidden[:, prefix.shape[1] :][asked], text.labels[asked]), visual
+        said = self._say(hidden[:, prefix.shape[1] :][asked], text.labels[asked])
+        if visual is None:
+            return said, None
+        image = slice(len(framed.before), len(framed.before) + visual.shape[1])
+        return said, Seen(visual, halfway[:, image])
 
     def see(self, pixels: Tensor) -> Tensor:
         """(B, 3, h, w) -> (B, S_visual, D) visual tokens."""
@@ -120,7 +134,8 @@ class Reader(nn.Module):
         x = self._through(block, tower.blocks, tower.embed(pixels), tower.turns(*pixels.shape[2:]))
         return vision.merged(tower, x)
 
-    def _read(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+    def _read(self, x: Tensor, positions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """-> after half of the layers, and after all."""
         reader = language.language_of(self.network)
         if self._compiled and self.training:
             reader = reader.compiled(dynamic=False)
@@ -128,7 +143,9 @@ class Reader(nn.Module):
         def layer(weights: language.Layer, x: Tensor, turns: Turns, mask: Tensor) -> Tensor:
             return reader.leave(weights, x, self._attend.language(*reader.enter(weights, x, turns), mask))
 
-        return reader.finish(self._through(layer, reader.layers, x, reader.turns(positions), mask))
+        half, turns = len(reader.layers) // 2, reader.turns(positions)
+        halfway = self._through(layer, reader.layers[:half], x, turns, mask)
+        return halfway, reader.finish(self._through(layer, reader.layers[half:], halfway, turns, mask))
 
     def _through(self, step: Callable[..., Tensor], layers: Sequence[Any], x: Tensor, *how: Any) -> Tensor:
         for weights in layers:

@@ -3,7 +3,8 @@
 Learning to see through a language part that has not learned to look is slow. Readings spare the wait: a linear
 one of the mean visual token; one that compares visual tokens with the word vectors of names, so that "is there a …?"
 becomes a comparison that the language part can learn once for all nouns; and maps, where they are known: each visual
-token tells the shares of all kinds of ground in its own small cells, and the sides of the things whose middle it holds.
+token tells the shares of all kinds of ground in its own small cells, and the sides of the things whose middle it holds;
+halfway through the language part it tells these sides in digits, as they will be written.
 Pictures of which only captions are known tell which words these hold.
 
 B pictures, S visual tokens, D hidden size, N nouns, M names of nouns, C classes, K kinds of ground, T kinds of things,
@@ -22,12 +23,15 @@ from torch.nn import functional as F
 from rsqa.train import words
 from rsqa.train.batch import Known
 from rsqa.train.data import CELLS_PER_TOKEN, CLASS_NAMES
+from rsqa.train.forward import Seen
 from rsqa.train.packing import IGNORE
 
 STEEPNESS, THRESHOLD = 16.0, 0.25
 """A token says a name when the cosine to the name's word vector exceeds the threshold."""
 THERE, GONE = 0.06, 0.004
 """Share of a visual token's ground from which a kind stands in it, and up to which it does not."""
+TENS, UNITS = 11, 10
+"""0 to 10 tenths of the picture, 0 to 9 hundredths."""
 BOX_WEIGHT, CAPTION_WEIGHT = 1.0, 3.0
 """Few words of many are said, so that their loss is small."""
 
@@ -54,6 +58,8 @@ class Read:
     """(B, S, T, 4) linear in each token; see `Known.boxes`."""
     said: Tensor
     """(B, W) linear."""
+    digits: Tensor
+    """(A, S, T, 4, TENS + UNITS) linear halfway through the language part; see `_digits`."""
 
 
 class Hints(nn.Module):
@@ -71,6 +77,7 @@ class Hints(nn.Module):
         self.linear = nn.Linear(dim, len(words.NOUNS) + len(CLASS_NAMES))
         self.ground = nn.Linear(dim, CELLS_PER_TOKEN**2 * len(words.GROUND))
         self.things = nn.Linear(dim, len(words.BOXED) * 5)
+        self.digits = nn.Linear(dim, len(words.BOXED) * 4 * (TENS + UNITS))
         self.said = nn.Parameter(torch.zeros(n_said, dim))
         self.said_bias = nn.Parameter(torch.zeros(n_said))
         spoken = [
@@ -84,9 +91,10 @@ class Hints(nn.Module):
         self.register_buffer("local", torch.tensor([m for m, _ in names]), persistent=False)
         self.register_buffer("kind_of", torch.tensor([kind for _, kind in names]), persistent=False)
 
-    def forward(self, visual: Tensor, vectors: Tensor) -> Read:
-        """(B, S, D) visual tokens, (V, D) word vectors -> what they say."""
-        visual, vectors = visual.float(), vectors.float()
+    def forward(self, seen: Seen, vectors: Tensor) -> Read:
+        """What was seen, (V, D) word vectors -> what it says."""
+        visual, vectors = seen.visual.float(), vectors.float()
+        digits = self.digits(seen.halfway).unflatten(-1, (len(words.BOXED), 4, TENS + UNITS))
         tokens = F.normalize(visual, dim=-1)
         match = STEEPNESS * (tokens @ F.normalize(self.names @ vectors, dim=-1).T - THRESHOLD)  # (B, S, M)
         somewhere = match.logsumexp(dim=1) - torch.tensor(float(visual.shape[1])).log()
@@ -97,7 +105,7 @@ class Hints(nn.Module):
         things = self.things(visual).unflatten(-1, (len(words.BOXED), 5))
         return Read(
             linear[:, :n_nouns], linear[:, n_nouns:], match, somewhere, STEEPNESS * whole, ground, things[..., 0],
-            things[..., 1:], F.linear(visual.mean(dim=1), self.said, self.said_bias),
+            things[..., 1:], F.linear(visual.mean(dim=1), self.said, self.said_bias), digits,
         )  # fmt: skip
 
     def loss(self, read: Read, known: Known) -> Tensor:
@@ -107,13 +115,30 @@ class Hints(nn.Module):
         places = _presence(read.tokens[..., self.local], _stands(known.ground)[..., self.kind_of])
         things = _presence(read.things, known.things) + BOX_WEIGHT * _sides(read.boxes, known.boxes, known.things == 1)
         said = CAPTION_WEIGHT * _presence(read.said, known.said)
-        return (pictures + scenes) / 2 + places + _shared(read.ground, known.ground) + things + said
+        digits = _digits(read.digits, known.boxes[: len(read.digits)], known.things[: len(read.digits)] == 1)
+        return (pictures + scenes) / 2 + places + _shared(read.ground, known.ground) + things + said + digits
 
 
 def _sides(boxes: Tensor, truth: Tensor, known: Tensor) -> Tensor:
     """Mean distance of the sides of known things, in token sides."""
     loss = F.smooth_l1_loss(boxes.float(), truth, beta=0.1, reduction="none").sum(dim=-1)
     return (loss * known).sum() / known.sum().clamp(min=1)
+
+
+def _digits(logits: Tensor, boxes: Tensor, known: Tensor) -> Tensor:
+    """Loss of the first and the second digit of each side of known things, in hundredths of the picture.
+
+    A visual token knows where in itself a thing is; where it stands in the picture only the language part can tell it.
+    """
+    grid = round(boxes.shape[1] ** 0.5)
+    at = torch.arange(grid, device=boxes.device)
+    row, col = (axis.flatten() for axis in torch.meshgrid(at, at, indexing="ij"))
+    middle = torch.stack([col, row, col, row], dim=-1) + 0.5  # (S, 4)
+    hundredths = ((boxes + middle[:, None]) / grid * 100).round().clamp(0, 100).long()[known]  # (things, 4)
+    tens, units = torch.split(logits[known].float(), [TENS, UNITS], dim=-1)
+    loss = F.cross_entropy(tens.flatten(0, 1), (hundredths // 10).flatten(), reduction="sum")
+    loss = loss + F.cross_entropy(units.flatten(0, 1), (hundredths % 10).flatten(), reduction="sum")
+    return loss / (4 * known.sum()).clamp(min=1)
 
 
 def _stands(ground: Tensor) -> Tensor:

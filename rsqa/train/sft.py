@@ -60,11 +60,11 @@ class Learner(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Said, Tensor]:
         """-> what is said of each token that must follow, and the loss of the hints."""
-        said, visual = self.reader(batch.pixels, batch.framed, batch.text)
-        if self.hints is None or batch.known is None or visual is None:
+        said, seen = self.reader(batch.pixels, batch.framed, batch.text)
+        if self.hints is None or batch.known is None or seen is None:
             return said, said.logprob.new_zeros(())
         vectors = self.reader.network.model.language_model.embed_tokens.weight
-        return said, self.hints.loss(self.hints(visual, vectors), batch.known)
+        return said, self.hints.loss(self.hints(seen, vectors), batch.known)
 
 
 def learning_rate(step: int, recipe: Recipe, steps: int) -> float:

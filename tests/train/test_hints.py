@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
+from rsqa.tasks.boxes import format_boxes
 from rsqa.train import words
 from rsqa.train.data import CELLS_PER_TOKEN, CLASS_NAMES, CaptionWords, by_token, hints
 from rsqa.train.facts import Facts
-from rsqa.train.hints import Hints, _shared, _stands
+from rsqa.train.forward import Seen
+from rsqa.train.hints import TENS, UNITS, Hints, _digits, _shared, _stands
 from rsqa.train.packing import IGNORE
 
 DIM = 64
@@ -24,6 +28,10 @@ def covered_by(kind):
     ground = UNKNOWN.clone()
     ground[..., words.GROUND.index(kind)] = 255
     return ground
+
+
+def seen(visual, halfway=None):
+    return Seen(visual, visual[:0] if halfway is None else halfway)
 
 
 class WholeWords:
@@ -54,7 +62,7 @@ def visual_of(vectors, ids, name):
 
 def test_a_token_that_points_to_a_name_says_its_noun_and_no_other(planted):
     module, vectors, ids = planted
-    named = module(visual_of(vectors, ids, "river"), vectors).somewhere
+    named = module(seen(visual_of(vectors, ids, "river")), vectors).somewhere
     nouns = list(words.NOUNS)
     says = {
         nouns[int(module.noun_of[m])]: named[0, m].item() for m in named[0].argsort()
@@ -67,7 +75,7 @@ def test_a_token_that_points_to_a_name_says_its_noun_and_no_other(planted):
 def test_the_truth_costs_less_than_its_opposite(planted):
     module, vectors, ids = planted
     visual = visual_of(vectors, ids, "river")
-    read = module(visual, vectors)
+    read = module(seen(visual), vectors)
     right = hints([Facts(present=frozenset({"river"}), absent=frozenset({"ship"}), name="river")], [UNKNOWN], SAID)
     wrong = hints([Facts(present=frozenset({"ship"}), absent=frozenset({"river"}), name="port")], [UNKNOWN], SAID)
     assert module.loss(read, right).item() < module.loss(read, wrong).item()
@@ -77,7 +85,7 @@ def test_the_right_place_costs_less_than_a_wrong_one(planted):
     """Of 16 scenes with one ship on water, that whose ship lies where the token says it costs least."""
     module, vectors, ids = planted
     torch.nn.init.zeros_(module.ground.weight)  # the map says the same of all places
-    read = module(visual_of(vectors, ids, "ship"), vectors)
+    read = module(seen(visual_of(vectors, ids, "ship")), vectors)
     costs = []
     for place in range(GRID**2):
         ground = covered_by("water")
@@ -98,7 +106,7 @@ def test_the_ground_of_a_token_is_learned_from_it_alone(planted):
         weight = module.ground.weight.unflatten(0, (CELLS_PER_TOKEN**2, len(words.GROUND)))
         for kind in range(len(words.GROUND)):
             weight[:, kind, kind] = 50.0
-    read = module(visual, vectors).ground
+    read = module(seen(visual), vectors).ground
     map_of_kinds = torch.nn.functional.one_hot(kinds.reshape(GRID, GRID), len(words.GROUND))
     ground = map_of_kinds.repeat_interleave(CELLS_PER_TOKEN, 0).repeat_interleave(CELLS_PER_TOKEN, 1)
     told = by_token((255 * ground).to(torch.uint8)[None])
@@ -120,7 +128,7 @@ def test_unknown_does_not_count(planted):
     module, vectors, _ = planted
     visual = torch.randn(2, 16, DIM, requires_grad=True)
     known = hints([Facts(present=frozenset({"river"}), name="river"), Facts()], [UNKNOWN, UNKNOWN], SAID)
-    module.loss(module(visual, vectors), known).backward()
+    module.loss(module(seen(visual), vectors), known).backward()
     assert visual.grad[0].abs().sum() > 0
     assert visual.grad[1].abs().sum() == 0
     assert known.scene.tolist() == [CLASS_NAMES.index("river"), IGNORE]
@@ -137,7 +145,7 @@ def test_things_and_their_sides_are_read_from_the_token_that_holds_their_middle(
         module.things.weight[ship, 0] = 18.0
         module.things.weight[ship + 1 : ship + 5, 0] = torch.tensor([-0.25, -0.5, 0.25, 0.5])
     visual[0, PLACE, 0] = 1.0
-    read = module(visual, vectors)
+    read = module(seen(visual), vectors)
 
     def cost(row, col, half):
         x, y = (col + 0.5) / GRID, (row + 0.5) / GRID
@@ -155,3 +163,28 @@ def test_words_of_captions_that_tell_pictures_apart():
     assert SAID.words == ("boat", "on", "river", "the")
     assert SAID.targets(("a river",)).tolist() == [0, 0, 1, 0]
     assert SAID.targets(()).tolist() == [-1] * 4
+
+
+def test_sides_in_digits_are_those_that_are_written(planted):
+    """A reading set by hand to the digits of the written box costs nothing; of a box a step away it costs much."""
+    module, vectors, _ = planted
+    box = (0.31, 0.07, 0.62, 0.4)
+    written = [int(v) // 10 for v in re.findall(r"\d+", format_boxes([box], 10))]
+    row, col = int((box[1] + box[3]) / 2 * GRID), int((box[0] + box[2]) / 2 * GRID)
+    halfway = torch.zeros(1, GRID**2, DIM)
+    halfway[0, row * GRID + col, 0] = 1.0
+    with torch.no_grad():
+        module.digits.bias.zero_()
+        module.digits.weight.zero_()
+        weight = module.digits.weight.unflatten(0, (len(words.BOXED), 4, TENS + UNITS))
+        for side, hundredths in enumerate(written):
+            weight[words.BOXED.index("ship"), side, hundredths // 10, 0] = 50.0
+            weight[words.BOXED.index("ship"), side, TENS + hundredths % 10, 0] = 50.0
+    read = module(seen(torch.zeros(1, GRID**2, DIM), halfway), vectors).digits
+
+    def cost(where):
+        known = hints([Facts(boxes=(("ship", where),), boxed=frozenset({"ship"}))], [UNKNOWN], SAID)
+        return _digits(read, known.boxes, known.things == 1).item()
+
+    assert cost(box) < 1e-3
+    assert cost((0.31, 0.07, 0.62, 0.41)) > 5
