@@ -35,7 +35,7 @@ HELD_WINDOWS = 640
 def nano_card(recipe: Recipe, parameters: int) -> ModelCard:
     """The card of what this recipe trains; temperatures are fitted later."""
     reasons = recipe.reasoning > 0
-    name = "tinyrs-nano-r1" if reasons else "tinyrs-nano"
+    name = "tinyrs-nano-cot" if reasons else "tinyrs-nano"
     return ModelCard(
         name=name, title=f"{name}, embedded", prompt=NANO_REASONING if reasons else NANO_STYLE,
         licence="research use only", data_licence="UC Merced (public domain imagery), AID and RSICD (academic use), "
@@ -55,7 +55,7 @@ def new_network(recipe: Recipe, tokenizer: Any) -> Qwen2VLForConditionalGenerati
         text_config=dict(
             vocab_size=recipe.vocab_size, hidden_size=recipe.hidden, intermediate_size=recipe.intermediate,
             num_hidden_layers=recipe.layers, num_attention_heads=recipe.heads, num_key_value_heads=recipe.kv_heads,
-            rope_parameters=dict(rope_type="default", rope_theta=10_000.0, mrope_section=[time, space, space]),
+            rope_parameters=dict(rope_type="default", rope_theta=recipe.rope_theta, mrope_section=[time, space, space]),
             max_position_embeddings=4096, tie_word_embeddings=True, bos_token_id=token("<|endoftext|>"),
             eos_token_id=token("<|im_end|>"), pad_token_id=token("<|endoftext|>"),
         ),

@@ -38,6 +38,9 @@ class Recipe:
     heads: int = 6
     kv_heads: int = 2
     intermediate: int = 512
+    rope_theta: float = 10.0
+    """Of the language part. Qwen2-VL gives columns its lowest frequencies: with its 1,000,000 (or 10,000) neighbours in
+    a grid of a few visual tokens would stand at the same place, and no box could be told."""
 
     # Data in the published format; empty: pictures with facts, of which questions are made.
     conversations: tuple[str, ...] = ()
