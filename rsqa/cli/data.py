@@ -39,8 +39,11 @@ def convert(
         typer.Option(metavar="DIR", help="Folder of the pictures; by default the source's.", show_default=False),
     ] = None,
     part: Annotated[
-        Literal["train", "validation"] | None,
-        typer.Option(help="Only this part: validation is zlib.crc32(id) % 100 < 15.", show_default=False),
+        Literal["train", "calibration", "validation"] | None,
+        typer.Option(
+            help="Only this part. zlib.crc32(id) % 100: validation below 15, calibration below 18, else train.",
+            show_default=False,
+        ),
     ] = None,
     kind: Annotated[
         str | None,

@@ -12,7 +12,7 @@ from rsqa.cli.output import emit, log, plain, start_output
 
 Data = Annotated[
     Path,
-    typer.Option("--data", metavar="DIR", help="Folder with labelled pictures, as Parquet files.", show_default=False),
+    typer.Option("--data", metavar="DIR", help="Folder that the recipe's data files are in.", show_default=False),
 ]
 
 

@@ -9,9 +9,9 @@ from rsqa.errors import SourceMissing
 from rsqa.evaluate.items import Benchmark, Item, ItemSet, Picture
 from rsqa.evaluate.pictures import SUFFIXES, file_picture
 from rsqa.evaluate.reading import question_of
+from rsqa.train.labelled_sets import ask_class
 from rsqa.train.words import AID_NAMES, UCM_NAMES
 
-CLASS_TEXT = "What kind of scene is this?"
 EUROSAT_NAMES = {
     "AnnualCrop": "annual crop", "Forest": "forest", "HerbaceousVegetation": "herbaceous vegetation",
     "Highway": "highway", "Industrial": "industrial area", "Pasture": "pasture", "PermanentCrop": "permanent crop",
@@ -29,7 +29,7 @@ def read_folders(name: str, data: Path) -> Benchmark:
         raise SourceMissing(
             f"no class folder of {name} in {data.name or '.'!r}; --data names the folder that holds {', '.join(known)}"
         )
-    question = question_of(CLASS_TEXT, "label", tuple(known.values()))
+    question = question_of(ask_class(known.values()), "label", tuple(known.values()))
     pictures: dict[str, Picture] = {}
     items = []
     for folder, words in known.items():

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from rsqa.evaluate.folders import CLASS_TEXT
 from rsqa.evaluate.items import Benchmark, Item, ItemSet, Picture, joined, tally
 from rsqa.evaluate.pictures import bytes_picture
 from rsqa.evaluate.reading import question_of
@@ -28,7 +27,9 @@ from rsqa.evaluate.scene_items import (
 )
 from rsqa.evaluate.vhr10 import singles
 from rsqa.tasks.question import YES_NO
-from rsqa.train.data import Part, part_of, read_rows
+from rsqa.train.data import read_rows
+from rsqa.train.labelled_sets import ask_class
+from rsqa.train.parts import Part, part_of
 from rsqa.train.words import AID_NAMES, UCM_NAMES
 
 SCENES = 30
@@ -122,7 +123,7 @@ def label_items(rows: Sequence[Row]) -> ItemSet:
 def class_items(name: str, rows: Sequence[Row]) -> ItemSet:
     """Which class, all class names of the set as options."""
     names = _CLASS_NAMES[name]
-    question = question_of(CLASS_TEXT, "label", tuple(names.values()))
+    question = question_of(ask_class(names.values()), "label", tuple(names.values()))
     items = (Item(f"{name}/{row['id']}", question, (CLASS_TYPES[name],), (names[row["cls"]],)) for row in rows)
     return ItemSet(_pictures(name, rows), tuple(items))
 

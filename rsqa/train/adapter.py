@@ -45,7 +45,8 @@ def with_lora(network: Any, rank: int, alpha: int, parts: Sequence[str] = ("lang
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=targets)
     adapted = inject_adapter_in_model(config, network, _NAME)  # in place: attributes are found where they were
     for layer in _layers(adapted):
-        layer.lora_A.float(), layer.lora_B.float()
+        layer.lora_A.float()
+        layer.lora_B.float()
     return adapted
 
 

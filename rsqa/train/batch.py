@@ -49,14 +49,14 @@ class Batch:
 
 
 def split(batch: Batch, n: int) -> list[Batch]:
-    """A batch with pictures in `n` of equal size, each with its share of those that have text."""
+    """A batch with pictures in `n`, each with its share of those that have text; shares differ by one at most."""
     if n == 1:
         return [batch]
     assert batch.pixels is not None  # text alone comes in its own small batches
     b, a = len(batch.pixels), len(batch.text.ids)
     pieces = []
     for i in range(n):
-        asked, rest = torch.arange(a).chunk(n)[i], torch.arange(a, b).tensor_split(n)[i]
+        asked, rest = torch.arange(a).tensor_split(n)[i], torch.arange(a, b).tensor_split(n)[i]
         chosen = torch.cat([asked, rest])
         text = batch.text
         tables = {k: getattr(text, k)[asked] for k in ("ids", "turn", "depth", "labels")}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ from rsqa.sinks.whole import write_whole_folder
 from rsqa.tasks.question_words import infer
 from rsqa.train import labelled_sets
 from rsqa.train.labelled_sets import Found, Held, Item, Kind, LeftOut, PictureFolder
+from rsqa.train.parts import Part, part_of
 from rsqa.train.tally import Tally
 
 Format = Literal["rsvqa", "rsivqa", "folders", "boxes", "parquet"]
-Part = Literal["train", "validation"]
 KINDS: Mapping[Format, tuple[Kind, ...]] = {
     "rsvqa": ("vqa",),
     "rsivqa": ("vqa",),
@@ -28,7 +27,6 @@ KINDS: Mapping[Format, tuple[Kind, ...]] = {
     "parquet": ("vqa", "captions", "classes", "boxes"),
 }
 """What each format can hold."""
-VALIDATION_PERCENT = 15
 ASK_CAPTION = "Describe this image."
 _STYLE = CARDS["tinyrs"].prompt
 
@@ -45,11 +43,6 @@ class Converted:
     kinds: Mapping[str, int]
     """Records of each kind."""
     left_out: Tally
-
-
-def part_of(picture_id: str) -> Part:
-    """The part that a picture belongs to, with all its questions."""
-    return "validation" if zlib.crc32(picture_id.encode()) % 100 < VALIDATION_PERCENT else "train"
 
 
 def convert(

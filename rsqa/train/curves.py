@@ -37,7 +37,7 @@ def draw_curves(log: Path, out: Path) -> None:
         points = [(line["step"], line["validation"][key]) for line in held if key in line["validation"]]
         shares.plot(*zip(*points, strict=True), marker=".", label=key)
     losses.set(xlabel="step", title="training")
-    shares.set(xlabel="step", title="held back", ylim=(0, 1))
+    shares.set(xlabel="step", title="held back")
     for axes in (losses, shares):
         if axes.lines:
             axes.legend(fontsize=7)

@@ -8,12 +8,11 @@ from __future__ import annotations
 import io
 import json
 import re
-import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -31,6 +30,7 @@ from rsqa.train.batch import Batch, Known
 from rsqa.train.facts import Facts, cropped
 from rsqa.train.forward import Framed
 from rsqa.train.packing import IGNORE, Chain, packed
+from rsqa.train.parts import Part, part_of
 from rsqa.train.turns import PresenceRates, Turn, TurnShares, turns_of
 
 CLASS_NAMES = tuple(dict.fromkeys((*words.UCM_NAMES.values(), *words.AID_NAMES.values())))
@@ -46,13 +46,6 @@ _BOX_NOUNS = {
 }  # fmt: skip
 
 Rng = np.random.Generator
-Part = Literal["train", "calibration", "validation"]
-
-
-def part_of(picture_id: str) -> Part:
-    """Validation pictures are never learned from; on calibration pictures only the card's temperatures are fitted."""
-    place = zlib.crc32(picture_id.encode()) % 100
-    return "validation" if place < 15 else "calibration" if place < 18 else "train"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,6 @@ from rsqa.train.prompts import BOX, EXACT, Prompt, Prompts, Shuffled
 from rsqa.train.scene_windows import FIRST_HELD_SEED, scene_windows
 from rsqa.train.turns import Turn
 
-TASKS = ("count", "box", "main", "more")
-"""What procedural windows can be asked so that a reason decides it."""
 TURNS_SEED = 11
 MOST_COUNTED = 12
 
@@ -38,6 +36,10 @@ def prompts_of(recipe: GrpoRecipe, data: Path, out: Path, say: Callable[[str], N
     say(f"rendering {recipe.scene_windows} procedural windows, unless they are there")
     windows = asked_windows(scene_windows(recipe.scene_windows, side, out / "scenes"), recipe.tasks)
     fresh = asked_windows(scene_windows(recipe.held_windows, side, out / "scenes", FIRST_HELD_SEED), recipe.tasks)
+    if not windows or not fresh:
+        raise RecipeError(
+            f"none of {len(windows)} windows can be asked {', '.join(recipe.tasks)}; set scene_windows higher"
+        )
     say(f"{len(windows):,} prompts of scenes, {len(fresh):,} held back")
     return Shuffled(lambda i: _of_window(*windows[i]), len(windows), recipe.seed), [_of_window(*one) for one in fresh]
 

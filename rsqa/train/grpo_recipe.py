@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from rsqa.errors import RecipeError
 
+TASKS = ("count", "box", "main", "more")
+"""What procedural windows can be asked so that a reason decides it."""
 CHOICES = {
     "stage": ("grpo",),
     "schedule": ("linear", "constant"),
@@ -35,7 +37,7 @@ class GrpoRecipe:
     scene_windows: int = 0
     held_windows: int = 640
     tasks: tuple[str, ...] = ()
-    """What windows are asked: count, box, main, more."""
+    """What windows are asked: of TASKS."""
 
     # What is sampled.
     prompts: int = 16
@@ -106,6 +108,8 @@ class GrpoRecipe:
                 raise RecipeError(f"{key} is {getattr(self, key)}; it must not be below 0")
         if bool(self.records) == bool(self.tasks):
             raise RecipeError("give either records or tasks: one of them says what is asked")
+        if unknown := sorted(set(self.tasks) - set(TASKS)):
+            raise RecipeError(f"task {unknown[0]!r} is none of {', '.join(TASKS)}")
         if self.tasks and not self.scene_windows:
             raise RecipeError("tasks are asked of procedural windows; set scene_windows")
         if self.group < 2:

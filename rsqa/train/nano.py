@@ -27,7 +27,7 @@ from rsqa.train.scene_windows import FIRST_HELD_SEED, scene_windows
 from rsqa.train.tokenizer import corpus, train_tokenizer
 
 NANO_STYLE = PromptStyle(closed_tag="{VQA} ", count_tag="{IT} ", labels_tag="{CLS} ", boxes_tag="{VG} ", tail=" ")
-NANO_REASONING = replace(NANO_STYLE, system=REASONING_SYSTEM, reasoning=True)
+NANO_REASONING = replace(NANO_STYLE, system=REASONING_SYSTEM, reasoning=True, answer_ends=("</answer>",))
 EVAL_SEED = 7
 HELD_WINDOWS = 640
 

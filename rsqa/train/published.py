@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 from rsqa.engines.cards import ModelCard, load_card, native_side
 from rsqa.engines.registry import find_model, locate
 from rsqa.errors import RecipeError
+from rsqa.tasks.prompts import DIRECT_SYSTEM
 from rsqa.train.batch import Batch
 from rsqa.train.conversation_batches import ConversationBatches, Steps
 from rsqa.train.conversations import Conversations, read_conversations
@@ -42,7 +43,7 @@ class Published:
         if not recipe.init:
             raise RecipeError("conversations tune a model that is there; name it with init")
         found = find_model(recipe.init)
-        base = found.card if not recipe.card else replace(found.card, prompt=load_card(recipe.card).prompt)
+        base = found.card if not recipe.card else replace(load_card(recipe.card), side_px=found.card.side_px)
         tokenizer = AutoTokenizer.from_pretrained(locate(found).folder, local_files_only=True, trust_remote_code=False)
 
         def side(height: int, width: int) -> tuple[int, int]:
@@ -53,7 +54,7 @@ class Published:
         def batches(files: list[Conversations], weights: tuple[float, ...], steps: Steps) -> ConversationBatches:
             return ConversationBatches(
                 files, weights, lambda text: tokenizer.encode(text, add_special_tokens=False), 0, side, steps,
-                "sft" if recipe.form == "sft" else "chat",
+                *(("sft", DIRECT_SYSTEM) if recipe.form == "sft" else ("chat", base.prompt.system)),
             )  # fmt: skip
 
         files = []

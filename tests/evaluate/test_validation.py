@@ -17,7 +17,7 @@ from rsqa.evaluate.pictures import to_png
 from rsqa.evaluate.scene_items import area_items, balanced, box_items, count_items, presence_items, scene_tiles
 from rsqa.evaluate.validation import LABEL_TEXTS, calibration_items, label_items, read_validation
 from rsqa.tasks.question import YES_NO, Question
-from rsqa.train.data import part_of
+from rsqa.train.parts import part_of
 
 DATA = pytest.mark.skipif("RSQA_TEST_DATA" not in os.environ, reason="RSQA_TEST_DATA names no folder of real pictures")
 

@@ -14,8 +14,9 @@ from PIL import Image
 
 from rsqa.errors import InputError, OutputError, SourceMissing, UsageError
 from rsqa.train.check import check
-from rsqa.train.convert import convert, part_of
+from rsqa.train.convert import convert
 from rsqa.train.labelled_sets import class_name
+from rsqa.train.parts import part_of
 
 
 def picture(path, side=(100, 200), form=None):
@@ -236,8 +237,9 @@ def test_kinds(table, tmp_path):
 def test_parts_are_cut_by_picture(tmp_path):
     rows = [{"id": f"{i}.webp", "image": content(side=(8, 8)), "cls": "ab"[i % 2], "vqa": None} for i in range(60)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
-    held = {f"{i}.webp" for i in range(60) if zlib.crc32(f"{i}.webp".encode()) % 100 < 15}
-    for part, expected in (("validation", held), ("train", {row["id"] for row in rows} - held)):
+    place = {f"{i}.webp": zlib.crc32(f"{i}.webp".encode()) % 100 for i in range(60)}
+    held, learned = ({n for n, at in place.items() if low <= at < high} for low, high in ((0, 15), (18, 100)))
+    for part, expected in (("validation", held), ("train", learned)):
         convert("parquet", tmp_path / "t.parquet", tmp_path / part, part=part)
         assert {image for image, _, _ in records(tmp_path / part)} == expected
         assert {p.name for p in (tmp_path / part / "images").iterdir()} == expected

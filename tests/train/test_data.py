@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import functools
 import io
 import json
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from rsqa.engines.words import Words
 from rsqa.errors import SourceMissing
 from rsqa.tasks.prompts import END, suffix_text
 from rsqa.tasks.question import YES_NO, Question
@@ -28,13 +31,15 @@ from rsqa.train.data import (
     by_token,
     facts_in,
     hints,
-    part_of,
     read_parquet,
     view,
 )
 from rsqa.train.facts import Facts
-from rsqa.train.nano import NANO_REASONING, NANO_STYLE
+from rsqa.train.nano import NANO_REASONING, NANO_STYLE, nano_card
 from rsqa.train.packing import IGNORE, packed
+from rsqa.train.parts import part_of
+from rsqa.train.recipe import Recipe
+from rsqa.train.tokenizer import train_tokenizer
 from rsqa.train.turns import Turn, TurnShares
 
 
@@ -74,6 +79,17 @@ def test_turns_that_do_not_fit_are_left_out_whole():
     assert batch.ids.shape == (1, 120)
     assert batch.kind.tolist() == [["q", "r"]]
     assert (batch.labels[batch.turn == -1] == IGNORE).all()
+
+
+def test_an_answer_behind_a_reason_is_learned_as_it_is_scored():
+    """The engine scores each option from the token that completes `<answer>` on; those tokens must be the learned."""
+    tokenizer = train_tokenizer(["<reasoning>so.</reasoning><answer>yes</answer> no assistant user system"] * 50, 600)
+    encode = functools.partial(tokenizer.encode, add_special_tokens=False)
+    one = turn("Is it?", "yes", "so.")
+    card = nano_card(replace(Recipe("x", "cot", steps=1), reasoning=0.5), 1)
+    learned = [label for label in Phrasing(encode, card.prompt).chain(one).labels if label != IGNORE]
+    (scored,) = Words(tokenizer.backend_tokenizer, card).options(one.question, before=">")[0]
+    assert learned[-len(scored) - 1 :] == [*scored, tokenizer.convert_tokens_to_ids(END)]
 
 
 def test_what_has_no_reason_is_not_asked_for_one():
