@@ -9,6 +9,7 @@ import typer
 
 from rsqa.cli import options as opt
 from rsqa.cli.output import emit, log, plain, start_output
+from rsqa.signals import first_signal
 
 Data = Annotated[
     Path,
@@ -39,6 +40,11 @@ def train(
     from rsqa.train.log import Watcher
     from rsqa.train.stages import run
 
-    with training_shown(not quiet) as step:
-        folder = run(recipe, set_ or (), data, out, resume, Watcher(lambda line: log.info("%s", line), step))
+    heard: list[int] = []
+    with training_shown(not quiet) as step, first_signal(heard.append):
+        watcher = Watcher(lambda line: log.info("%s", line), step, lambda: bool(heard))
+        folder = run(recipe, set_ or (), data, out, resume, watcher)
+    if heard:
+        log.warning("stopped by a signal; the same command with --resume goes on")
+        raise typer.Exit(128 + heard[0])
     emit([plain(folder)])

@@ -18,11 +18,11 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
-from types import FrameType
 from typing import Any, TypeVar
 
 from rsqa.errors import RsqaError
 from rsqa.run import heap
+from rsqa.signals import first_signal
 
 R = TypeVar("R")
 
@@ -52,26 +52,14 @@ class Stop:
 
 @contextmanager
 def stop_on_signals(stop: Stop) -> Iterator[None]:
-    """SIGINT and SIGTERM let the parts in flight commit; a second one leaves at once.
+    """SIGINT and SIGTERM let the parts in flight commit; see `rsqa.signals`."""
 
-    Signals belong to the main thread: called from another, the caller's own handling stays.
-    """
-
-    def first(signum: int, frame: FrameType | None) -> None:
-        if stop.signum is not None:
-            os._exit(128 + signum)
+    def tell(signum: int) -> None:
         stop.signum = signum
         stop.asked.set()
 
-    if threading.current_thread() is not threading.main_thread():
+    with first_signal(tell):
         yield
-        return
-    before = {s: signal.signal(s, first) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ MOST_LINES = 14
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a log, the last word on each step: a resumed run writes some steps again."""
     seen: dict[tuple[int, bool], dict[str, Any]] = {}
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_bytes().splitlines():  # as text it would be cut at U+2028 too, which samples may hold
         line = json.loads(text)
         seen[line["step"], "validation" in line] = line
     return [seen[key] for key in sorted(seen)]

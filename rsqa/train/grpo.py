@@ -40,6 +40,7 @@ from rsqa.train.grpo_loss import Clip, Judged, group_advantage, grpo_loss, parts
 from rsqa.train.grpo_recipe import GrpoRecipe
 from rsqa.train.log import NOBODY, Log, Watcher
 from rsqa.train.packing import Chain, Packed, packed
+from rsqa.train.processes import split_wanted
 from rsqa.train.prompts import Prompt, Prompts
 from rsqa.train.rewards import load_judge
 
@@ -96,6 +97,8 @@ def train(
     """
     if checkpoint.checkpoints(out) and not resume:
         raise OutputError(f"{out.name} holds a run already; continue it with --resume or name another --out")
+    if split_wanted():
+        raise RecipeError("GRPO needs the whole network in every process to write its texts; launch it without FSDP")
     with checkpoint.writing(out):
         out.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(mixed_precision="bf16" if recipe.bf16 else "no")
@@ -112,7 +115,10 @@ def train(
     steps = recipe.steps or ceil(recipe.epochs * len(prompts) / recipe.prompts)
     log = Log(out, watcher, begun, steps) if accelerator.is_main_process else None
     started = time.monotonic() - begun.seconds
+    stopped = False
     for step in range(begun.step, steps):
+        if stopped:
+            break
         done = step + 1
         collected = sampler.collect(model.network, step, rank, ranks)
         for part in optimizer.param_groups:
@@ -122,9 +128,10 @@ def train(
         if model.reference is not None and recipe.reference_sync and done % recipe.reference_sync == 0:
             model.reference.network.load_state_dict(model.network.state_dict())
         figures = averages(text_sums(collected, model.words) | learned)
-        ending = done == steps
+        stopped = bool(accelerator.reduce(torch.tensor(int(watcher.stopped()), device=accelerator.device)))
+        ending = done == steps or stopped
         scores: dict[str, float] | None = None
-        if done % recipe.eval_every == 0 or ending:
+        if done % recipe.eval_every == 0 or done == steps:
             right, samples = evaluate(recipe, model.network, model.words, model.card, held[rank::ranks])
             scores = averages(right)
         if log is None:
@@ -139,8 +146,8 @@ def train(
             log.write(step=done, validation=scores, samples=samples)
         if done % recipe.save_every == 0 or ending:
             with checkpoint.writing(out):
-                checkpoint.save(out, state, optimizer, Progress(done, seconds))
                 export(out / "model", model, recipe)
+                checkpoint.save(out, state, optimizer.state_dict(), Progress(done, seconds))
                 log.draw()
     accelerator.wait_for_everyone()
     return out / "model"

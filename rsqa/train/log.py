@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rsqa.train.checkpoint import Progress
+from rsqa.train.checkpoint import Progress, writing
 from rsqa.train.curves import draw_curves
 
 LOG_FILE, CURVES_FILE = "log.jsonl", "curves.png"
@@ -22,12 +22,14 @@ def _nothing(*_: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Watcher:
-    """Who is told of a run while it goes on."""
+    """Who is told of a run while it goes on, and may end it early."""
 
     say: Callable[[str], None] = _nothing
     """A line for people."""
     step: Callable[[int, int, float, float, float], None] = _nothing
     """Steps done, steps in all, loss, tokens a second, seconds left."""
+    stopped: Callable[[], bool] = lambda: False
+    """Whether the run shall save what it has after this step, and end."""
 
 
 NOBODY = Watcher()
@@ -42,6 +44,7 @@ class Log:
         self._pictures = self._tokens = 0
         self._last = begun
         self._events = _events(folder, watcher.say)
+        _cut_torn_line(folder / LOG_FILE)
 
     def step(self, progress: Progress, loss: float, hint: float, norm: float, *, pictures: int, tokens: int) -> None:
         """Note a step; the numbers are those of all processes together."""
@@ -68,7 +71,7 @@ class Log:
         """Append one line; numbers are rounded for reading."""
         line = {"step": step} | {k: _rounded(v) for k, v in values.items()}
         text = json.dumps(line, ensure_ascii=False)
-        with (self._folder / LOG_FILE).open("a", encoding="utf-8") as file:
+        with writing(self._folder), (self._folder / LOG_FILE).open("a", encoding="utf-8") as file:
             file.write(text + "\n")
         self._watcher.say(text)
         for key, value in values.items():
@@ -79,6 +82,13 @@ class Log:
     def draw(self) -> None:
         """Write the curves of the whole run as a picture."""
         draw_curves(self._folder / LOG_FILE, self._folder / CURVES_FILE)
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Take away what an earlier start did not finish writing, when it was killed or the disk was full."""
+    if path.is_file():
+        with path.open("r+b") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def _rounded(value: Any) -> Any:

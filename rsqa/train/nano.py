@@ -10,21 +10,35 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch import nn
 from transformers import AutoTokenizer, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from rsqa.engines.cards import ModelCard
 from rsqa.engines.registry import find_model, locate
-from rsqa.tasks.prompts import REASONING_SYSTEM, PromptStyle
+from rsqa.tasks.prompts import REASONING_SYSTEM, PromptStyle, query
 from rsqa.train import words
 from rsqa.train.batch import Batch, split
-from rsqa.train.data import FILES, Batches, CaptionWords, Looks, Phrasing, PictureSet, read_parquet
+from rsqa.train.data import (
+    CLASS_NAMES,
+    FILES,
+    Batches,
+    CaptionWords,
+    Looks,
+    Phrasing,
+    PictureSet,
+    facts_in,
+    read_parquet,
+)
 from rsqa.train.facts import Facts
 from rsqa.train.hints import Hints
 from rsqa.train.packing import IGNORE
+from rsqa.train.prompts import OPEN, Prompt
 from rsqa.train.recipe import Recipe
+from rsqa.train.sampling import SHOWN
 from rsqa.train.scene_windows import FIRST_HELD_SEED, scene_windows
 from rsqa.train.tokenizer import corpus, train_tokenizer
+from rsqa.train.turns import turns_of
 
 NANO_STYLE = PromptStyle(closed_tag="{VQA} ", count_tag="{IT} ", labels_tag="{CLS} ", boxes_tag="{VG} ", tail=" ")
 NANO_REASONING = replace(NANO_STYLE, system=REASONING_SYSTEM, reasoning=True, answer_ends=("</answer>",))
@@ -99,8 +113,10 @@ def own_tokenizer(recipe: Recipe, sets: Sequence[PictureSet], out: Path) -> Any:
     """The tokenizer of `init`, of an earlier start of this run, or a new one learned from the corpus."""
     if recipe.init:
         return AutoTokenizer.from_pretrained(locate(find_model(recipe.init)).folder)
-    if not (out / "tokenizer" / "tokenizer.json").is_file():
-        train_tokenizer(corpus(sets, NANO_STYLE, recipe.seed), recipe.vocab_size).save_pretrained(out / "tokenizer")
+    with PartialState().main_process_first():  # the others find what it wrote
+        if not (out / "tokenizer" / "tokenizer.json").is_file():
+            learned = train_tokenizer(corpus(sets, NANO_STYLE, recipe.seed), recipe.vocab_size)
+            learned.save_pretrained(out / "tokenizer")
     return AutoTokenizer.from_pretrained(out / "tokenizer")
 
 
@@ -148,6 +164,19 @@ class Pictures:
         if not self.recipe.hint:
             return None
         return Hints(dim, vocab_size, self.batches.phrasings[0].encode, len(self.batches.said))
+
+    def samples(self) -> list[Prompt]:
+        """A question about each of some pictures that are held back."""
+        style = self.card(0).prompt
+        found = []
+        for number in range(SHOWN):
+            source = self.held[number % len(self.held)]
+            picture = source.pictures[number % len(source.pictures)]
+            rng = np.random.default_rng([EVAL_SEED, number])
+            turns = turns_of(facts_in(picture, None), source.rates, CLASS_NAMES, True, rng, self.batches.asked)
+            for turn in turns[:1]:
+                found.append(Prompt(np.array(picture.pixels), query(turn.question, style), OPEN, turn.answer))
+        return found
 
     def draw(self, step: int, n_micro: int) -> list[Batch]:
         """The micro batches of a step of this process."""

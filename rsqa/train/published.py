@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
@@ -20,7 +21,9 @@ from rsqa.train.conversation_batches import ConversationBatches, Steps
 from rsqa.train.conversations import Conversations, read_conversations
 from rsqa.train.hints import Hints
 from rsqa.train.packing import IGNORE
+from rsqa.train.prompts import OPEN, Prompt
 from rsqa.train.recipe import Recipe
+from rsqa.train.sampling import SHOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,19 @@ class Published:
     def hints(self, dim: int, vocab_size: int) -> Hints | None:
         """Nothing is known of these pictures but what is said about them."""
         return None
+
+    def samples(self) -> list[Prompt]:
+        """Questions about pictures that are held back, from all over each file."""
+        found = []
+        for batches in self.held.values():
+            (source,) = batches.sets
+            shown = np.flatnonzero(source.picture >= 0)
+            for record in shown[:: max(1, len(shown) // SHOWN)][: -(-SHOWN // len(self.held))]:
+                said = source[int(record)]
+                question, answer = said.exchanges[0]
+                if "<|" not in question:  # names of special tokens steer the model
+                    found.append(Prompt(source.pixels(said), question, OPEN, answer))
+        return found[:SHOWN]
 
     def draw(self, step: int, n_micro: int) -> list[Batch]:
         """The micro batches of a step of this process."""

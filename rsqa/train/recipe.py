@@ -150,6 +150,9 @@ class Recipe:
             raise RecipeError(f"form {self.form!r} is neither 'sft' nor 'chat'")
         if self.schedule == "stable" and self.warmup + self.decay > self.steps:
             raise RecipeError(f"warmup {self.warmup} + decay {self.decay} exceed steps {self.steps}; raise steps")
+        for key in ("lr_vision", "lr_merger", "lr_language"):
+            if not 0 <= getattr(self, key) < float("inf"):
+                raise RecipeError(f"{key} is {getattr(self, key)}; give a rate, or 0 to freeze the part")
         if self.asked > self.batch:
             raise RecipeError(f"asked {self.asked} exceeds batch {self.batch}; ask at most all pictures of a batch")
         if self.side_px % 28:

@@ -1,4 +1,4 @@
-"""The texts that GRPO learns from, written by the engine of inference with the network that is being trained.
+"""Texts of the network that is being trained, written by the engine of inference: what GRPO learns from, and samples.
 
 The picture is encoded and its prefix read once for all texts of a prompt.
 """
@@ -23,6 +23,9 @@ from rsqa.models.writing import Chance
 from rsqa.tasks.prompts import suffix_text
 from rsqa.tasks.question import Question
 from rsqa.train.prompts import Prompt
+
+SHOWN, SHOWN_TOKENS = 4, 96
+"""Most samples that the log shows, and tokens of each: to be looked at, so they must cost nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +67,15 @@ def write(
         for row in done:
             texts[places[row.tile]].append(row)
     return [sorted(some, key=lambda row: row.sample) for some in texts]
+
+
+def samples(network: Any, words: Words, asks: Sequence[Asked]) -> list[dict[str, str]]:
+    """The likeliest text for each prompt beside its truth."""
+    written = write(network, words, asks, SHOWN, SHOWN_TOKENS)
+    return [
+        {"question": ask.prompt.question, "text": words.decode(row.tokens), "answer": ask.prompt.answer}
+        for ask, (row,) in zip(asks, written, strict=True)
+    ]
 
 
 def _read(

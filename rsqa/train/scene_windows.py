@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch.nn import functional as F
@@ -135,17 +136,20 @@ def scene_windows(n: int, side: int, cache: Path, first_seed: int = FIRST_SEED) 
     name = f"{n}-{side}-{looks}"
     files = {what: cache / f"{name}-{what}.npy" for what in ("pixels", "ground")}
     facts_file = cache / f"{name}.json"
-    if not facts_file.is_file():  # written last
-        cache.mkdir(parents=True, exist_ok=True)
-        made = render_windows(n, side, first_seed, style)
-        for what, array in (("pixels", made.pixels), ("ground", made.ground)):
-            part = cache / f"{name}-{what}.part.npy"
-            np.save(part, array)
-            part.replace(files[what])
-        plain = [{k: sorted(v) if isinstance(v, frozenset) else v for k, v in asdict(f).items()} for f in made.facts]
-        part = facts_file.with_suffix(".part")
-        part.write_text(json.dumps(plain), encoding="utf-8")
-        part.replace(facts_file)
+    with PartialState().main_process_first():  # the others find what it wrote
+        if not facts_file.is_file():  # written last
+            cache.mkdir(parents=True, exist_ok=True)
+            made = render_windows(n, side, first_seed, style)
+            for what, array in (("pixels", made.pixels), ("ground", made.ground)):
+                part = cache / f"{name}-{what}.part.npy"
+                np.save(part, array)
+                part.replace(files[what])
+            plain = [
+                {k: sorted(v) if isinstance(v, frozenset) else v for k, v in asdict(f).items()} for f in made.facts
+            ]
+            part = facts_file.with_suffix(".part")
+            part.write_text(json.dumps(plain), encoding="utf-8")
+            part.replace(facts_file)
     # Mapped, so that processes share one copy.
     pixels, ground = (np.load(files[what], mmap_mode="r") for what in ("pixels", "ground"))
     return [

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,8 +19,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import Qwen2VLForConditionalGeneration
 
-from rsqa.engines.cards import ModelCard
+from rsqa.engines.cards import PIXELS_PER_TOKEN, ModelCard
 from rsqa.engines.registry import find_model, locate
+from rsqa.engines.words import Words
 from rsqa.errors import ModelError, OutputError
 from rsqa.models.loading import load_network
 from rsqa.train import checkpoint
@@ -31,8 +32,11 @@ from rsqa.train.forward import FLOAT32_ATTENTION, Attention, Reader, Said
 from rsqa.train.hints import Hints
 from rsqa.train.log import NOBODY, Log, Watcher
 from rsqa.train.nano import Pictures
+from rsqa.train.processes import gathered, spread, untied, whole, whole_state
+from rsqa.train.prompts import Prompt
 from rsqa.train.published import Published
 from rsqa.train.recipe import Recipe
+from rsqa.train.sampling import asked, samples
 
 
 class Supply(Protocol):
@@ -45,6 +49,7 @@ class Supply(Protocol):
     @property
     def steps(self) -> int: ...
     def draw(self, step: int, n_micro: int) -> list[Batch]: ...
+    def samples(self) -> list[Prompt]: ...
     def validate(self, learner: nn.Module) -> dict[str, float]: ...
     def network(self) -> Qwen2VLForConditionalGeneration: ...
     def hints(self, dim: int, vocab_size: int) -> Hints | None: ...
@@ -61,10 +66,20 @@ class Learner(nn.Module):
     def forward(self, batch: Batch) -> tuple[Said, Tensor]:
         """-> what is said of each token that must follow, and the loss of the hints."""
         said, seen = self.reader(batch.pixels, batch.framed, batch.text)
-        if self.hints is None or batch.known is None or seen is None:
+        if seen is None:
+            return self._with_vision(said), said.logprob.new_zeros(())
+        if self.hints is None or batch.known is None:
             return said, said.logprob.new_zeros(())
         vectors = self.reader.network.model.language_model.embed_tokens.weight
         return said, self.hints.loss(self.hints(seen, vectors), batch.known)
+
+    def _with_vision(self, said: Said) -> Said:
+        """The same values, on which the tower has no effect but a part: of text alone it gets gradients of zero.
+
+        So all processes have gradients for the same weights, whatever each of them reads.
+        """
+        nothing = self.reader.see(torch.zeros(1, 3, PIXELS_PER_TOKEN, PIXELS_PER_TOKEN, device=said.logprob.device))
+        return said._replace(logprob=said.logprob + 0 * nothing.float().sum())
 
 
 def learning_rate(step: int, recipe: Recipe, steps: int) -> float:
@@ -76,20 +91,29 @@ def learning_rate(step: int, recipe: Recipe, steps: int) -> float:
     return rising * (1 + math.cos(math.pi * max(0, step - warmup) / max(1, steps - warmup))) / 2
 
 
+def freeze(learner: nn.Module, recipe: Recipe) -> None:
+    """Take the parts of rate 0 out of training."""
+    for name, weight in learner.named_parameters():
+        if not getattr(recipe, _rate(name)):
+            weight.requires_grad_(False)
+
+
 def parameter_groups(learner: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Vision, merger and language at their own rates, a part of rate 0 frozen; no weight decay on vectors."""
-    rates = {"vision": recipe.lr_vision, "merger": recipe.lr_merger, "language": recipe.lr_language}
+    """Vision, merger and language at their own rates; no weight decay on vectors."""
     groups: dict[tuple[str, bool], list[Tensor]] = {}
     for name, weight in learner.named_parameters():
-        part = "merger" if "merger" in name else "vision" if "visual" in name else "language"
-        if not rates[part]:
-            weight.requires_grad_(False)
         if weight.requires_grad:
-            groups.setdefault((part, weight.ndim > 1), []).append(weight)
+            groups.setdefault((_rate(name), weight.ndim > 1), []).append(weight)
     return [
-        {"params": weights, "lr": rates[part], "peak": rates[part], "weight_decay": recipe.weight_decay * decayed}
-        for (part, decayed), weights in sorted(groups.items())
+        {"params": weights, "lr": peak, "peak": peak, "weight_decay": recipe.weight_decay * decayed}
+        for (rate, decayed), weights in sorted(groups.items())
+        for peak in [getattr(recipe, rate)]
     ]
+
+
+def _rate(name: str) -> str:
+    """The recipe's key for the rate of a weight."""
+    return "lr_merger" if "merger" in name else "lr_vision" if "visual" in name else "lr_language"
 
 
 def initial_network(recipe: Recipe, supply: Supply) -> Any:
@@ -103,13 +127,12 @@ def initial_network(recipe: Recipe, supply: Supply) -> Any:
     return with_lora(network, recipe.lora_rank, recipe.lora_alpha or 2 * recipe.lora_rank, recipe.lora_parts)
 
 
-def export(folder: Path, network: Any, supply: Supply, recipe: Recipe) -> None:
+def export(folder: Path, network: Any, tokenizer: Any, card: ModelCard, recipe: Recipe) -> None:
     """Write what inference loads: the model, or the adapter alone."""
-    card = supply.card(sum(weight.numel() for weight in network.parameters()))
     if recipe.lora_rank:
         save_adapter(folder, network, find_model(recipe.init), card)
     else:
-        checkpoint.export(folder, network, supply.tokenizer, card)
+        checkpoint.export(folder, network, tokenizer, card)
 
 
 def train(recipe: Recipe, data: Path, out: Path, resume: bool = False, watcher: Watcher = NOBODY) -> Path:
@@ -120,59 +143,89 @@ def train(recipe: Recipe, data: Path, out: Path, resume: bool = False, watcher: 
     """
     if checkpoint.checkpoints(out) and not resume:
         raise OutputError(f"{out.name} holds a run already; continue it with --resume or name another --out")
+    with checkpoint.writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(mixed_precision="bf16" if recipe.bf16 else "no")
     main, ranks = accelerator.is_main_process, accelerator.num_processes
     n_micro = math.ceil(recipe.batch / ranks / recipe.micro) if recipe.micro else 1
-    with checkpoint.writing(out), accelerator.main_process_first():
-        out.mkdir(parents=True, exist_ok=True)
-        say = watcher.say if main else _silent
-        supply = supply_of(recipe, data, out, (accelerator.process_index, ranks, n_micro), say)
+    with checkpoint.writing(out):
+        share = accelerator.process_index, ranks, n_micro
+        supply = supply_of(recipe, data, out, share, watcher.say if main else _silent)
     steps = supply.steps
     network = initial_network(recipe, supply)
+    card = supply.card(sum(weight.numel() for weight in network.parameters()))
     vocab_size, dim = network.model.language_model.embed_tokens.weight.shape
     attend = FLOAT32_ATTENTION if accelerator.device.type == "cpu" and recipe.bf16 else Attention()
-    single = Learner(Reader(network, attend, recipe.compile, recipe.recompute), supply.hints(dim, vocab_size))
-    optimizer = torch.optim.AdamW(parameter_groups(single, recipe), betas=(0.9, recipe.beta2), fused=True)
-    begun = checkpoint.restore(out, single, optimizer) if resume else Progress(0, 0.0)
-    learner, optimizer = accelerator.prepare(single, optimizer)
+    # `alone` has the same weights as `learner` and no ties to other processes: what one process does goes through it.
+    alone = Learner(Reader(network, attend, recipe.compile, recipe.recompute), supply.hints(dim, vocab_size))
+    freeze(alone, recipe)
+    learner = spread(Learner(alone.reader, alone.hints), accelerator)
+    optimizer = torch.optim.AdamW(parameter_groups(alone, recipe), betas=(0.9, recipe.beta2), fused=True)
+    begun = checkpoint.restore(out, alone, optimizer) if resume else Progress(0, 0.0)
 
     log = Log(out, watcher, begun, steps) if main else None
+    words = Words(supply.tokenizer.backend_tokenizer, card)
+    asks = [asked(prompt, number, words, card) for number, prompt in enumerate(supply.samples() if main else [])]
     started = time.monotonic() - begun.seconds
+    stopped = False
     for step in range(begun.step, steps):
+        if stopped:
+            break
         batches = [batch.to(accelerator.device) for batch in supply.draw(step, n_micro)]
         n_learned = torch.tensor(sum(batch.text.n_learned for batch in batches), device=accelerator.device)
         n_learned = accelerator.reduce(n_learned, "sum")
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * learning_rate(step, recipe, steps)
-        losses = torch.zeros(2, device=accelerator.device)
-        for number, batch in enumerate(batches):
-            with accelerator.no_sync(learner) if number < len(batches) - 1 else nullcontext():
-                said, hint = learner(batch)
-                loss = -said.logprob.sum() * ranks / n_learned
-                accelerator.backward(loss + recipe.hint * hint / len(batches))
-            losses += torch.stack([loss.detach() / ranks, hint.detach() / len(batches)])
-        norm = accelerator.clip_grad_norm_(learner.parameters(), recipe.clip)
-        told = accelerator.reduce(torch.stack([*(losses * torch.tensor([1, 1 / ranks])), norm / ranks]), "sum").tolist()
-        done, seconds = step + 1, time.monotonic() - started
-        if not all(map(math.isfinite, told)):
-            raise ModelError(f"loss is {told[0]} at step {done}; resume with a lower rate, the last checkpoint is kept")
+        losses = learn(accelerator, learner, batches, ranks / n_learned, recipe.hint)
+        norm = whole(nn.utils.clip_grad_norm_(learner.parameters(), recipe.clip))
+        told = torch.stack([*losses / ranks, norm / ranks, norm.new_tensor(float(watcher.stopped()))])
+        *figures, stops = accelerator.reduce(told, "sum").tolist()
+        done, seconds, stopped = step + 1, time.monotonic() - started, stops > 0
+        if not all(map(math.isfinite, figures)):
+            raise ModelError(f"loss is {figures[0]} at step {done}; lower the rates ({checkpoint.kept(out)})")
         optimizer.step()
         optimizer.zero_grad()
-        if log is None:
+        evaluates = done % recipe.eval_every == 0 or done == steps
+        saves = done % recipe.save_every == 0 or done == steps or stopped
+        if log is not None:
+            log.step(Progress(done, seconds), *figures, pictures=recipe.batch, tokens=int(n_learned))
+            if done % recipe.log_every == 0 or saves:
+                log.flush()
+        if not (evaluates or saves):
             continue
-        log.step(Progress(done, seconds), *told, pictures=recipe.batch, tokens=int(n_learned))
-        if done % recipe.log_every == 0:
-            log.flush()
-        if done % recipe.eval_every == 0 or done == steps:
-            log.write(step=done, validation=supply.validate(single))
-        if done % recipe.save_every == 0 or done == steps:
-            with checkpoint.writing(out):
-                checkpoint.save(out, single, optimizer, Progress(done, seconds))
-                export(out / "model", network, supply, recipe)
-                log.draw()
+        state = whole_state(optimizer, keep=main) if saves else {}
+        with gathered(learner):
+            if log is not None and evaluates:
+                with accelerator.autocast():
+                    scores = supply.validate(alone)
+                log.write(step=done, validation=scores, samples=samples(network, words, asks))
+            if log is not None and saves:
+                with checkpoint.writing(out):
+                    export(out / "model", network, supply.tokenizer, card, recipe)
+                    checkpoint.save(out, alone, state, Progress(done, seconds))  # last: it says that all is written
+                    log.draw()
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return out / "model"
+
+
+def learn(
+    accelerator: Accelerator, learner: nn.Module, batches: Sequence[Batch], scale: Tensor, hint_weight: float
+) -> Tensor:
+    """Add up the gradients of a step's micro batches -> (2,) loss of all processes, this one's share of it times their
+    number, and loss of the hints.
+
+    `scale` is what the sum of all log-probabilities of this process is multiplied by.
+    """
+    losses = torch.zeros(2, device=accelerator.device)
+    for number, batch in enumerate(batches):
+        with untied(learner) if number < len(batches) - 1 else nullcontext():
+            with accelerator.autocast():
+                said, hint = learner(batch)
+                loss = -said.logprob.sum() * scale
+            accelerator.backward(loss + hint_weight * hint / len(batches))
+        losses += torch.stack([loss.detach(), hint.detach() / len(batches)])
+    return losses
 
 
 def supply_of(recipe: Recipe, data: Path, out: Path, share: tuple[int, int, int], say: Callable[[str], None]) -> Supply:

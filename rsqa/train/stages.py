@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from accelerate import PartialState
-
 from rsqa.train import grpo, sft
 from rsqa.train.grpo_data import prompts_of
 from rsqa.train.grpo_recipe import GrpoRecipe
@@ -22,8 +20,7 @@ def run(recipe: Path, overrides: Sequence[str], data: Path, out: Path, resume: b
     told = load(read_recipe(recipe), overrides)
     if isinstance(told, Recipe):
         return sft.train(told, data, out, resume, watcher)
-    with PartialState().main_process_first():  # scenes are drawn once
-        prompts, held = prompts_of(told, data, out, watcher.say)
+    prompts, held = prompts_of(told, data, out, watcher.say)
     return grpo.train(told, prompts, held, out, resume, watcher)
 
 

@@ -78,7 +78,7 @@ def planted(monkeypatch):
 
 
 def lines(out):
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (out / "log.jsonl").read_bytes().splitlines()]
 
 
 def weights(out):

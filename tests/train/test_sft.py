@@ -222,7 +222,7 @@ def test_a_resumed_run_ends_with_the_same_weights(data, tmp_path):
 def test_the_planted_pattern_is_learned(data, tmp_path):
     recipe = replace(TINY, steps=90, batch=16, asked=16, warmup=10, decay=30, eval_every=90, save_every=90)
     model = train(recipe, data, tmp_path / "run")
-    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_bytes().splitlines()]
     loss = [line["loss"] for line in lines if "loss" in line]
     assert np.mean(loss[-5:]) < 0.45 * np.mean(loss[:5])
     assert lines[-1]["validation"]["aid class"] >= 0.9
@@ -240,7 +240,7 @@ def test_a_compiled_run_has_the_losses_of_a_plain_one(data, tmp_path):
     for compiled in (False, True):
         out = tmp_path / str(compiled)
         train(replace(TINY, compile=compiled), data, out)
-        lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+        lines = [json.loads(line) for line in (out / "log.jsonl").read_bytes().splitlines()]
         losses.append([line["loss"] for line in lines if "loss" in line])
     assert len(losses[0]) == TINY.steps
     assert losses[1] == pytest.approx(losses[0], abs=2e-4)
