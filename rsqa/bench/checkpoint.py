@@ -108,6 +108,13 @@ def _native(card: ModelCard, name: str) -> ModelCard:
     return replace(card, name=name, prompt=prompt, temperatures={}, mass_floor=0.0, **anything)
 
 
+def two_b_config(tokenizer: Tokenizer) -> dict[str, Any]:
+    """config.json of Qwen2-VL-2B, its special tokens numbered as in `tokenizer`."""
+    tokens = {key: tokenizer.token_to_id(token) for key, token in _TOKENS.items()}
+    facts = {"architectures": ["Qwen2VLForConditionalGeneration"], "model_type": "qwen2_vl", "dtype": "bfloat16"}
+    return facts | TWO_B_SIZES | tokens
+
+
 def write_two_b(folder: Path, tokenizer: Tokenizer, seed: int = 0) -> None:
     """Random weights in bfloat16, 4.4 GB, a shard at a time, so that it needs little memory; and config.json.
 
@@ -115,9 +122,7 @@ def write_two_b(folder: Path, tokenizer: Tokenizer, seed: int = 0) -> None:
     """
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-    tokens = {key: tokenizer.token_to_id(token) for key, token in _TOKENS.items()}
-    facts = {"architectures": ["Qwen2VLForConditionalGeneration"], "model_type": "qwen2_vl", "dtype": "bfloat16"}
-    config = facts | TWO_B_SIZES | tokens
+    config = two_b_config(tokenizer)
     with torch.device("meta"):
         shapes = Qwen2VLForConditionalGeneration(Qwen2VLConfig.from_dict(config)).state_dict()
     del shapes["lm_head.weight"]  # tied to the embeddings

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -46,6 +48,17 @@ class Batch:
         known = None if self.known is None else Known(*(t.to(device) for t in _tensors(self.known)))
         text = replace(self.text, **{k: getattr(self.text, k).to(device) for k in ("ids", "turn", "depth", "labels")})
         return replace(self, pixels=None if self.pixels is None else self.pixels.to(device), text=text, known=known)
+
+
+def ahead(draw: Callable[[int], list[Batch]], first: int, end: int) -> Iterator[tuple[int, list[Batch]]]:
+    """Steps with what is drawn for them; while one is worked on, the next one's pictures are decoded."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(draw, first) if first < end else None
+        for step in range(first, end):
+            assert coming is not None
+            drawn = coming.result()
+            coming = pool.submit(draw, step + 1) if step + 1 < end else None
+            yield step, drawn
 
 
 def split(batch: Batch, n: int) -> list[Batch]:

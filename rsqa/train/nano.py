@@ -189,6 +189,7 @@ class Pictures:
     def validate(self, learner: nn.Module) -> dict[str, float]:
         """Share of turns whose every answer token is the likeliest, per set and kind, of whole pictures held back."""
         learner.eval()
+        device = next(learner.parameters()).device
         right: dict[str, list[bool]] = {}
         n = self.recipe.eval_pictures
         for phrasing in self.batches.phrasings:
@@ -196,7 +197,7 @@ class Pictures:
             for pictures in self.held:
                 for first in range(0, min(n, len(pictures.pictures)), 64):
                     batch = self.batches.whole(pictures, first, min(64, n - first), EVAL_SEED, phrasing)
-                    said, _ = learner(batch)
+                    said, _ = learner(replace(batch, known=None).to(device))
                     asked = batch.text.labels != IGNORE
                     row, turn = asked.nonzero()[:, 0], batch.text.turn[asked]
                     hits: dict[tuple[int, int], list[bool]] = {}

@@ -163,6 +163,8 @@ class Recipe:
             raise RecipeError("lora_rank tunes a model that is there; name it with init")
         if self.weights and len(self.weights) != len(self.conversations):
             raise RecipeError(f"{len(self.weights)} weights for {len(self.conversations)} files of conversations")
+        if not self.conversations and self.asked < 1:
+            raise RecipeError("asked is 0: no picture has a question; set asked, at most batch")
         if not self.conversations and not self.steps:
             raise RecipeError("pictures with facts have no epochs; set steps")
 

@@ -26,7 +26,7 @@ from rsqa.errors import ModelError, OutputError
 from rsqa.models.loading import load_network
 from rsqa.train import checkpoint
 from rsqa.train.adapter import save_adapter, with_lora
-from rsqa.train.batch import Batch
+from rsqa.train.batch import Batch, ahead
 from rsqa.train.checkpoint import Progress
 from rsqa.train.forward import FLOAT32_ATTENTION, Attention, Reader, Said
 from rsqa.train.hints import Hints
@@ -123,7 +123,6 @@ def initial_network(recipe: Recipe, supply: Supply) -> Any:
     network = load_network(locate(find_model(recipe.init)), "cpu", "float32").requires_grad_(True).train()
     if not recipe.lora_rank:
         return network
-    torch.manual_seed(recipe.seed)
     return with_lora(network, recipe.lora_rank, recipe.lora_alpha or 2 * recipe.lora_rank, recipe.lora_parts)
 
 
@@ -152,6 +151,7 @@ def train(recipe: Recipe, data: Path, out: Path, resume: bool = False, watcher: 
         share = accelerator.process_index, ranks, n_micro
         supply = supply_of(recipe, data, out, share, watcher.say if main else _silent)
     steps = supply.steps
+    torch.manual_seed(recipe.seed)
     network = initial_network(recipe, supply)
     card = supply.card(sum(weight.numel() for weight in network.parameters()))
     vocab_size, dim = network.model.language_model.embed_tokens.weight.shape
@@ -161,25 +161,28 @@ def train(recipe: Recipe, data: Path, out: Path, resume: bool = False, watcher: 
     freeze(alone, recipe)
     learner = spread(Learner(alone.reader, alone.hints), accelerator)
     optimizer = torch.optim.AdamW(parameter_groups(alone, recipe), betas=(0.9, recipe.beta2), fused=True)
+    told = [{key: group[key] for key in ("peak", "weight_decay")} for group in optimizer.param_groups]
     begun = checkpoint.restore(out, alone, optimizer) if resume else Progress(0, 0.0)
+    for group, values in zip(optimizer.param_groups, told, strict=True):
+        group |= values  # the recipe's, which may be lower than those that were saved
 
     log = Log(out, watcher, begun, steps) if main else None
     words = Words(supply.tokenizer.backend_tokenizer, card)
     asks = [asked(prompt, number, words, card) for number, prompt in enumerate(supply.samples() if main else [])]
     started = time.monotonic() - begun.seconds
     stopped = False
-    for step in range(begun.step, steps):
+    for step, drawn in ahead(lambda step: supply.draw(step, n_micro), begun.step, steps):
         if stopped:
             break
-        batches = [batch.to(accelerator.device) for batch in supply.draw(step, n_micro)]
+        batches = [batch.to(accelerator.device) for batch in drawn]
         n_learned = torch.tensor(sum(batch.text.n_learned for batch in batches), device=accelerator.device)
-        n_learned = accelerator.reduce(n_learned, "sum")
+        n_learned = accelerator.reduce(n_learned, "sum").clamp(min=1)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * learning_rate(step, recipe, steps)
         losses = learn(accelerator, learner, batches, ranks / n_learned, recipe.hint)
         norm = whole(nn.utils.clip_grad_norm_(learner.parameters(), recipe.clip))
-        told = torch.stack([*losses / ranks, norm / ranks, norm.new_tensor(float(watcher.stopped()))])
-        *figures, stops = accelerator.reduce(told, "sum").tolist()
+        own = torch.stack([*losses / ranks, norm / ranks, norm.new_tensor(float(watcher.stopped()))])
+        *figures, stops = accelerator.reduce(own, "sum").tolist()
         done, seconds, stopped = step + 1, time.monotonic() - started, stops > 0
         if not all(map(math.isfinite, figures)):
             raise ModelError(f"loss is {figures[0]} at step {done}; lower the rates ({checkpoint.kept(out)})")
