@@ -220,7 +220,7 @@ def test_a_resumed_run_ends_with_the_same_weights(data, tmp_path):
 
 
 def test_the_planted_pattern_is_learned(data, tmp_path):
-    recipe = replace(TINY, steps=90, batch=16, asked=16, warmup=10, decay=30, eval_every=90, save_every=90)
+    recipe = replace(TINY, steps=150, batch=16, asked=16, warmup=10, decay=50, eval_every=150, save_every=150)
     model = train(recipe, data, tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_bytes().splitlines()]
     loss = [line["loss"] for line in lines if "loss" in line]
