@@ -74,9 +74,9 @@ class Learner(nn.Module):
         return said, self.hints.loss(self.hints(seen, vectors), batch.known)
 
     def _with_vision(self, said: Said) -> Said:
-        """The same values, on which the tower has no effect but a part: of text alone it gets gradients of zero.
+        """The same values with the tower in their graph, so that it has gradients, of zero, where there is text alone.
 
-        So all processes have gradients for the same weights, whatever each of them reads.
+        All processes then have gradients for the same weights, whatever each of them reads.
         """
         nothing = self.reader.see(torch.zeros(1, 3, PIXELS_PER_TOKEN, PIXELS_PER_TOKEN, device=said.logprob.device))
         return said._replace(logprob=said.logprob + 0 * nothing.float().sum())
@@ -179,9 +179,9 @@ def train(recipe: Recipe, data: Path, out: Path, resume: bool = False, watcher: 
         n_learned = accelerator.reduce(n_learned, "sum").clamp(min=1)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * learning_rate(step, recipe, steps)
-        losses = learn(accelerator, learner, batches, ranks / n_learned, recipe.hint)
+        loss, hint = learn(accelerator, learner, batches, n_learned, recipe.hint)
         norm = whole(nn.utils.clip_grad_norm_(learner.parameters(), recipe.clip))
-        own = torch.stack([*losses / ranks, norm / ranks, norm.new_tensor(float(watcher.stopped()))])
+        own = torch.stack([loss, hint / ranks, norm / ranks, norm.new_tensor(float(watcher.stopped()))])
         *figures, stops = accelerator.reduce(own, "sum").tolist()
         done, seconds, stopped = step + 1, time.monotonic() - started, stops > 0
         if not all(map(math.isfinite, figures)):
@@ -213,20 +213,20 @@ def train(recipe: Recipe, data: Path, out: Path, resume: bool = False, watcher: 
 
 
 def learn(
-    accelerator: Accelerator, learner: nn.Module, batches: Sequence[Batch], scale: Tensor, hint_weight: float
+    accelerator: Accelerator, learner: nn.Module, batches: Sequence[Batch], n_learned: Tensor, hint_weight: float
 ) -> Tensor:
-    """Add up the gradients of a step's micro batches -> (2,) loss of all processes, this one's share of it times their
-    number, and loss of the hints.
+    """Add up the gradients of this process's micro batches -> (2,) its share of the step's loss, and its loss of hints.
 
-    `scale` is what the sum of all log-probabilities of this process is multiplied by.
+    `n_learned`: tokens that the step teaches, in all processes.
     """
     losses = torch.zeros(2, device=accelerator.device)
+    ranks = accelerator.num_processes
     for number, batch in enumerate(batches):
         with untied(learner) if number < len(batches) - 1 else nullcontext():
             with accelerator.autocast():
                 said, hint = learner(batch)
-                loss = -said.logprob.sum() * scale
-            accelerator.backward(loss + hint_weight * hint / len(batches))
+                loss = -said.logprob.sum() / n_learned
+            accelerator.backward(loss * ranks + hint_weight * hint / len(batches))  # averaged over processes
         losses += torch.stack([loss.detach(), hint.detach() / len(batches)])
     return losses
 

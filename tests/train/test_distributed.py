@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from rsqa.train.batch import Batch
 from rsqa.train.checkpoint import checkpoints
 from rsqa.train.forward import Framed, Reader
 from rsqa.train.grpo_recipe import GrpoRecipe
+from rsqa.train.log import Watcher
 from rsqa.train.packing import Chain, packed
 from rsqa.train.sft import Learner, initial_network, train
 
@@ -57,13 +59,14 @@ def assert_close(one, other):
 def test_two_processes_learn_what_one_learns_through_kills_and_splitting(data, tmp_path, monkeypatch, lora_rank):
     """Each process takes half of the micro batches; see `sft_process.py` for what they go through."""
     monkeypatch.setattr(torch.optim, "AdamW", steady_adam)
-    recipe = replace(recipe_of(data), lora_rank=lora_rank)
+    recipe = replace(recipe_of(data), lora_rank=lora_rank, steps=8)
     one, two = tmp_path / "one", tmp_path / "two"
-    train(recipe, data, one)
+    steps = count(1)
+    train(recipe, data, one, watcher=Watcher(stopped=lambda: next(steps) == 7))
     in_two_processes(data, two, lora_rank)
 
     (first,), (second,) = checkpoints(one), checkpoints(two)
-    assert first.name == second.name == "step-0000006"
+    assert first.name == second.name == "step-0000007"
     begun = initial_network(recipe, None).state_dict()
     weights = load_file(first / "model.safetensors")
     moved = [name for name, weight in weights.items() if not weight.equal(begun[name.removeprefix("reader.network.")])]

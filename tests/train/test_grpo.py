@@ -127,6 +127,15 @@ def test_a_resumed_run_ends_with_the_same_weights(tiny, planted, tmp_path, chang
     assert_same(run(recipe, tmp_path / "cut", resume=True), whole, rtol=0, atol=0)
 
 
+def test_a_run_that_is_stopped_saves_its_step_and_goes_on(tiny, planted, tmp_path):
+    """Step 3 has no checkpoint by the recipe."""
+    whole = run(tiny, tmp_path / "whole")
+    asked = iter([False, False, True])
+    run(tiny, tmp_path / "cut", watcher=Watcher(stopped=lambda: next(asked)))
+    assert [folder.name for folder in checkpoints(tmp_path / "cut")] == ["step-0000003"]
+    assert_same(run(tiny, tmp_path / "cut", resume=True), whole, rtol=0, atol=0)
+
+
 @pytest.fixture
 def descent(monkeypatch):
     """Plain descent: the first step of AdamW would be the sign of the gradient, of noise around 0, too."""

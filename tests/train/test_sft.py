@@ -226,6 +226,9 @@ def test_the_planted_pattern_is_learned(data, tmp_path):
     loss = [line["loss"] for line in lines if "loss" in line]
     assert np.mean(loss[-5:]) < 0.45 * np.mean(loss[:5])
     assert lines[-1]["validation"]["aid class"] >= 0.9
+    samples = lines[-1]["samples"]
+    assert len(samples) == 4
+    assert sum(sample["text"] == sample["answer"] for sample in samples) >= 2, samples
     assert load_card(str(model)).side_px == recipe.side_px
     assert (model / "model.safetensors").stat().st_size < 2 * 1.1 * load_card(str(model)).parameters
 
