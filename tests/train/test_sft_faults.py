@@ -19,9 +19,9 @@ from tiny_conversations import KilledError, recipe_of, write_set
 
 from rsqa import cli
 from rsqa.errors import InputError, ModelError, OutputError, RecipeError
+from rsqa.train import sft
 from rsqa.train.checkpoint import checkpoints
 from rsqa.train.log import LOG_FILE
-from rsqa.train.published import Published
 from rsqa.train.sft import train
 
 
@@ -57,14 +57,14 @@ def names(out):
 
 
 def at_step(monkeypatch, number, do):
-    """Before the batches of a step are drawn, `do` is done; what it gives takes their place."""
-    draw = Published.draw
+    """Before a step, `do` is done with its batches; what it gives takes their place."""
+    ahead = sft.ahead
 
-    def drawn(self, step, n_micro):
-        batches = draw(self, step, n_micro)
-        return (do(batches) or batches) if step == number else batches
+    def drawn(draw, first, end):
+        for step, batches in ahead(draw, first, end):
+            yield step, ((do(batches) or batches) if step == number else batches)
 
-    monkeypatch.setattr(Published, "draw", drawn)
+    monkeypatch.setattr(sft, "ahead", drawn)
 
 
 def killed(batches):
@@ -217,7 +217,7 @@ def test_a_picture_that_is_gone_while_it_trains(data, recipe, whole, tmp_path, m
     shutil.copytree(data, tmp_path / "data")
     pictures = sorted((tmp_path / "data").glob("*.png"))
     with monkeypatch.context() as patched:
-        at_step(patched, 3, lambda batches: [damage(picture) for picture in pictures] and None)
+        at_step(patched, 2, lambda batches: [damage(picture) for picture in pictures] and None)
         with pytest.raises(InputError, match=r"can't decode picture .*--resume") as error:
             train(recipe, tmp_path / "data", tmp_path / "run")
     one_line(error)
