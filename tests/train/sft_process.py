@@ -6,6 +6,7 @@ The run is killed twice and each time goes on another way: whole in every proces
 import os
 import sys
 from dataclasses import replace
+from itertools import count, repeat
 from pathlib import Path
 
 import torch
@@ -17,8 +18,8 @@ from rsqa.train.sft import train
 
 RANK = int(os.environ["RANK"])
 DIES = {"whole": 3, "split": 5, "split again": None}
-STOPS_BEHIND = 7
-"""Step behind which one process alone is told to stop, in its last life."""
+STOPS_BEHIND = 3
+"""Steps of its last life behind which one process alone is told to stop: the seventh of the run."""
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
@@ -26,19 +27,18 @@ if __name__ == "__main__":
     data, out = map(Path, sys.argv[1:3])
     recipe = replace(recipe_of(data), lora_rank=int(sys.argv[3]), steps=8)
     draw = Published.draw
-    at = 0
     for how, dies in DIES.items():
 
         def drawn(self, step, n_micro, dies=dies):
-            global at
-            at = step
             if step == dies:
                 raise KilledError
             return draw(self, step, n_micro)
 
         Published.draw = drawn
+        steps = count(1) if RANK == 1 and dies is None else repeat(0)
         os.environ["ACCELERATE_USE_FSDP"] = str(how != "whole").lower()
         try:
-            train(recipe, data, out, how != "whole", Watcher(stopped=lambda: RANK == 1 and at == STOPS_BEHIND - 1))
+            watcher = Watcher(stopped=lambda steps=steps: next(steps) == STOPS_BEHIND)
+            train(recipe, data, out, how != "whole", watcher)
         except KilledError:
             assert dies is not None
