@@ -37,9 +37,8 @@ def prompts_of(recipe: GrpoRecipe, data: Path, out: Path, say: Callable[[str], N
     windows = asked_windows(scene_windows(recipe.scene_windows, side, out / "scenes"), recipe.tasks)
     fresh = asked_windows(scene_windows(recipe.held_windows, side, out / "scenes", FIRST_HELD_SEED), recipe.tasks)
     if not windows or not fresh:
-        raise RecipeError(
-            f"none of {len(windows)} windows can be asked {', '.join(recipe.tasks)}; set scene_windows higher"
-        )
+        asked = ", ".join(recipe.tasks)
+        raise RecipeError(f"none of {recipe.scene_windows} windows can be asked {asked}; raise scene_windows")
     say(f"{len(windows):,} prompts of scenes, {len(fresh):,} held back")
     return Shuffled(lambda i: _of_window(*windows[i]), len(windows), recipe.seed), [_of_window(*one) for one in fresh]
 

@@ -86,7 +86,7 @@ def test_an_answer_behind_a_reason_is_learned_as_it_is_scored():
     tokenizer = train_tokenizer(["<reasoning>so.</reasoning><answer>yes</answer> no assistant user system"] * 50, 600)
     encode = functools.partial(tokenizer.encode, add_special_tokens=False)
     one = turn("Is it?", "yes", "so.")
-    card = nano_card(replace(Recipe("x", "cot", steps=1), reasoning=0.5), 1)
+    card = nano_card(replace(Recipe("x", "cot", steps=1, asked=1), reasoning=0.5), 1)
     learned = [label for label in Phrasing(encode, card.prompt).chain(one).labels if label != IGNORE]
     (scored,) = Words(tokenizer.backend_tokenizer, card).options(one.question, before=">")[0]
     assert learned[-len(scored) - 1 :] == [*scored, tokenizer.convert_tokens_to_ids(END)]

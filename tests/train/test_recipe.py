@@ -34,7 +34,8 @@ def test_there_are_recipes():
         (NAMED + 'schedule = "cosin"', "none of stable, cosine"),
         (NAMED + "steps = 10\nside_px = 100", "multiple of 28"),
         (NAMED + "steps = 10\nscenes = 0.5\nscene_windows = 0", "scene_windows is 0"),
-        (NAMED + "scenes = 0.5\nscene_windows = 10", "set steps"),
+        (NAMED + "asked = 1\nscenes = 0.5\nscene_windows = 10", "set steps"),
+        (NAMED + "steps = 10", "asked is 0"),
         ('name = "x"\nstage = "first"\nsteps = 1', "none of pretrain, instruct, cot"),
         ('stage = "cot"\nsteps = 4000', "no name"),
         ('name = "x"\nsteps = 4000', "no stage"),
@@ -47,7 +48,7 @@ def test_a_bad_recipe_is_refused_with_the_reason(text, message):
 
 
 def test_overrides_come_last():
-    recipe = recipe_from_toml(NAMED + "steps = 4000", Recipe, ["steps=5000", "lr_vision=0.5"])
+    recipe = recipe_from_toml(NAMED + "asked = 1\nsteps = 4000", Recipe, ["steps=5000", "lr_vision=0.5"])
     assert (recipe.steps, recipe.lr_vision) == (5000, 0.5)
 
 
