@@ -44,7 +44,7 @@ def prompts_of(recipe: GrpoRecipe, data: Path, out: Path, say: Callable[[str], N
 
 
 def _gold(recipe: GrpoRecipe, data: Path, name: str) -> list[Callable[[], Prompt]]:
-    gold = read_gold(data / name, data, recipe.skip_bad)
+    gold = read_gold(data / name, data / recipe.images, recipe.skip_bad)
 
     def read(number: int) -> Prompt:
         asked = gold.questions[number]

@@ -29,7 +29,9 @@ class GrpoRecipe:
 
     # What is asked: records in the published format, or windows of procedural scenes.
     records: tuple[str, ...] = ()
-    """Files below --data; pictures are named relative to it."""
+    """Files below --data."""
+    images: str = ""
+    """Folder below --data from which records name their pictures; empty: --data itself."""
     held: tuple[str, ...] = ()
     """Files of records by which the run is evaluated."""
     skip_bad: bool = False

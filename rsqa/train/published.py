@@ -62,14 +62,16 @@ class Published:
 
         files = []
         for name in recipe.conversations:
-            files.append(read_conversations(data / name, data, recipe.skip_bad))
+            files.append(read_conversations(data / name, data / recipe.images, recipe.skip_bad))
             left_out = f", {files[-1].left_out.total} left out" if files[-1].left_out.total else ""
             say(f"{name}: {len(files[-1]):,} conversations about {len(files[-1].size):,} pictures{left_out}")
         share = -(-recipe.batch // ranks)
         steps = Steps(recipe.seed, -(-share // n_micro), n_micro, ranks, recipe.pack)
         weights = recipe.weights or (1.0,) * len(files)
         held = {
-            name: batches([read_conversations(data / name, data, recipe.skip_bad)], (1.0,), Steps(0, steps.micro))
+            name: batches(
+                [read_conversations(data / name, data / recipe.images, recipe.skip_bad)], (1.0,), Steps(0, steps.micro)
+            )
             for name in recipe.held
         }
         return cls(recipe, tokenizer, base, batches(files, weights, steps), held, rank)

@@ -44,7 +44,9 @@ class Recipe:
 
     # Data in the published format; empty: pictures with facts, of which questions are made.
     conversations: tuple[str, ...] = ()
-    """JSON files below --data; pictures are named relative to their file."""
+    """JSON files below --data."""
+    images: str = ""
+    """Folder below --data from which records name their pictures; empty: --data itself."""
     held: tuple[str, ...] = ()
     """JSON files that are not learned from: their loss is told at each evaluation."""
     card: str = ""
