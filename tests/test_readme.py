@@ -45,4 +45,5 @@ def test_every_exit_code_is_explained():
 
 def test_every_command_is_named():
     names = {command.name or command.callback.__name__ for command in app.registered_commands}
-    assert names <= set(re.findall(r"rsqa (\w+)", README)) | set(re.findall(r"`(\w+)`", README))
+    told = set(re.findall(r"rsqa ([\w-]+)", README)) | set(re.findall(r"`([\w-]+)`", README))
+    assert {name.replace("_", "-") for name in names} <= told
