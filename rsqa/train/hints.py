@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from rsqa.train import words
 from rsqa.train.batch import Known
 from rsqa.train.data import CELLS_PER_TOKEN, CLASS_NAMES
+from rsqa.train.digits import NEAR
 from rsqa.train.forward import Seen
 from rsqa.train.packing import IGNORE
 
@@ -32,8 +33,8 @@ THERE, GONE = 0.06, 0.004
 """Share of a visual token's ground from which a kind stands in it, and up to which it does not."""
 TENS, UNITS = 11, 10
 """0 to 10 tenths of the picture, 0 to 9 hundredths."""
-BOX_WEIGHT, CAPTION_WEIGHT = 1.0, 3.0
-"""Few words of many are said, so that their loss is small."""
+BOX_WEIGHT, CAPTION_WEIGHT = 3.0, 3.0
+"""Distances are shares of a token's side, and few words of many are said: both losses are small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,8 @@ def _digits(logits: Tensor, boxes: Tensor, known: Tensor) -> Tensor:
     hundredths = ((boxes + middle[:, None]) / grid * 100).round().clamp(0, 100).long()[known]  # (things, 4)
     tens, units = torch.split(logits[known].float(), [TENS, UNITS], dim=-1)
     loss = F.cross_entropy(tens.flatten(0, 1), (hundredths // 10).flatten(), reduction="sum")
-    loss = loss + F.cross_entropy(units.flatten(0, 1), (hundredths % 10).flatten(), reduction="sum")
+    near = torch.as_tensor(NEAR, dtype=units.dtype, device=units.device)[hundredths % 10]
+    loss = loss + F.cross_entropy(units.flatten(0, 1), near.flatten(0, 1), reduction="sum")
     return loss / (4 * known.sum()).clamp(min=1)
 
 
