@@ -46,8 +46,8 @@ class Batch:
         if device.type == "cpu":
             return self
         known = None if self.known is None else Known(*(t.to(device) for t in _tensors(self.known)))
-        text = replace(self.text, **{k: getattr(self.text, k).to(device) for k in ("ids", "turn", "depth", "labels")})
-        return replace(self, pixels=None if self.pixels is None else self.pixels.to(device), text=text, known=known)
+        pixels = None if self.pixels is None else self.pixels.to(device)
+        return replace(self, pixels=pixels, text=self.text.to(device), known=known)
 
 
 def ahead(draw: Callable[[int], list[Batch]], first: int, end: int) -> Iterator[tuple[int, list[Batch]]]:
@@ -71,11 +71,8 @@ def split(batch: Batch, n: int) -> list[Batch]:
     for i in range(n):
         asked, rest = torch.arange(a).tensor_split(n)[i], torch.arange(a, b).tensor_split(n)[i]
         chosen = torch.cat([asked, rest])
-        text = batch.text
-        tables = {k: getattr(text, k)[asked] for k in ("ids", "turn", "depth", "labels")}
         known = None if batch.known is None else Known(*(t[chosen] for t in _tensors(batch.known)))
-        piece = replace(text, **tables, kind=text.kind[asked.numpy()])
-        pieces.append(Batch(batch.pixels[chosen], batch.framed, piece, known))
+        pieces.append(Batch(batch.pixels[chosen], batch.framed, batch.text.pictures(asked), known))
     return pieces
 
 

@@ -27,7 +27,7 @@ from rsqa.errors import SourceMissing
 from rsqa.tasks.prompts import END, PromptStyle, prefix_text, suffix_text
 from rsqa.train import words
 from rsqa.train.batch import Batch, Known
-from rsqa.train.digits import nearly
+from rsqa.train.digits import digit_tokens, hundredths
 from rsqa.train.facts import Facts, cropped
 from rsqa.train.forward import Framed
 from rsqa.train.packing import IGNORE, Chain, packed
@@ -356,19 +356,14 @@ class Phrasing:
             else turn.answer
         )
         asked = self.encode(suffix_text(turn.question, self.style))
-        return Chain.of([(asked, False), (self.encode(text + END), True)], turn.kind)
+        chain = Chain.of([(asked, False), (self.encode(text + END), True)], turn.kind)
+        if turn.question.kind != "box":
+            return chain
+        return replace(chain, hundredths=hundredths(chain, digit_tokens(self.encode)))
 
-    def row(self, turns: Sequence[Turn], rng: np.random.Generator | None = None) -> list[Chain]:
-        """Chains of one picture; a reasoning style leaves out turns of which nothing but the answer is known.
-
-        With `rng` as training learns them: hundredths of boxes as numbers, see `nearly`.
-        """
-        asked = [turn for turn in turns if turn.trace or not self.style.reasoning]
-        digits = tuple(self.encode(str(digit))[0] for digit in range(10))
-        return [
-            nearly(self.chain(turn), digits, rng) if rng and turn.question.kind == "box" else self.chain(turn)
-            for turn in asked
-        ]
+    def row(self, turns: Sequence[Turn]) -> list[Chain]:
+        """Chains of one picture; a reasoning style leaves out turns of which nothing but the answer is known."""
+        return [self.chain(turn) for turn in turns if turn.trace or not self.style.reasoning]
 
 
 @dataclass(frozen=True, slots=True)
@@ -414,7 +409,7 @@ class Batches:
             views.append(seen)
             if len(rows) < asked:
                 turns = turns_of(seen.facts, source.rates, CLASS_NAMES, seen.upright, rng, self.asked)
-                rows.append(phrasing.row(turns, rng))
+                rows.append(phrasing.row(turns))
         pixels = blended(torch.stack([seen.chip for seen in views]), looks.blend, rng)
         known = hints([seen.facts for seen in views], [seen.ground for seen in views], self.said)
         return Batch(pixels, phrasing.framed, packed(rows, 0, self.suffix_tokens), known)

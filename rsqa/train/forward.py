@@ -19,6 +19,7 @@ from rsqa.engines.cards import PIXELS_PER_TOKEN
 from rsqa.models import language, vision
 from rsqa.models.language import attention as masked_attention
 from rsqa.models.rotary import Turns, image_positions
+from rsqa.train.digits import nearly
 from rsqa.train.packing import IGNORE, Packed, packed_mask
 
 LOGITS_AT_ONCE = 1024
@@ -66,7 +67,7 @@ class Said(NamedTuple):
     """
 
     logprob: Tensor
-    """(n,) log p(label), float32."""
+    """(n,) log p(label), float32; in training, of labels that are learned as numbers, its mean over what is near."""
     hit: Tensor
     """(n,) bool, whether the label is the likeliest token."""
 
@@ -91,13 +92,16 @@ class Reader(nn.Module):
         compiled: bool = False,
         recompute: bool = False,
         temperature: float = 1.0,
+        digits: Sequence[int] = (),
     ) -> None:
         """`recompute`: keep only what enters each layer and compute the rest again in the backward pass.
+
+        `digits`: the tokens of 0 to 9, where some labels are learned as numbers.
 
         `temperature` flattens (above 1) the probabilities of the tokens, as in the sampling of GRPO.
         """
         super().__init__()
-        self._temperature = temperature
+        self._temperature, self._digits = temperature, tuple(digits)
         self.network, self._attend, self._compiled, self._recompute = network, attend, compiled, recompute
 
     def forward(self, pixels: Tensor | None, framed: Framed, text: Packed) -> tuple[Said, Seen | None]:
@@ -118,7 +122,7 @@ class Reader(nn.Module):
             torch.cat([*seen, words(text.ids)], dim=1), positions, packed_mask(text.turn, prefix.shape[1])
         )
         asked = text.labels != IGNORE
-        said = self._say(hidden[:, prefix.shape[1] :][asked], text.labels[asked])
+        said = self._say(hidden[:, prefix.shape[1] :][asked], text.labels[asked], text.hundredths[asked])
         if visual is None:
             return said, None
         image = slice(len(framed.before), len(framed.before) + visual.shape[1])
@@ -163,16 +167,21 @@ class Reader(nn.Module):
         vectors: Tensor = words(torch.tensor(ids, dtype=torch.long, device=words.weight.device))
         return vectors
 
-    def _say(self, hidden: Tensor, labels: Tensor) -> Said:
-        """(n, D), (n,) -> log p and hits, some tokens at a time: logits are computed again in the backward pass."""
+    def _say(self, hidden: Tensor, labels: Tensor, hundredths: Tensor) -> Said:
+        """(n, D), (n,), (n,) -> log p, hits; some tokens at a time: logits are computed again in the backward pass."""
         pieces = []
-        for some, wanted in zip(*(torch.split(t, LOGITS_AT_ONCE) for t in (hidden, labels)), strict=True):
+        for some in zip(*(torch.split(t, LOGITS_AT_ONCE) for t in (hidden, labels, hundredths)), strict=True):
             if len(labels) > LOGITS_AT_ONCE and torch.is_grad_enabled():
-                pieces.append(checkpoint(self._score, some, wanted, use_reentrant=False))
+                pieces.append(checkpoint(self._score, *some, use_reentrant=False))
             else:
-                pieces.append(self._score(some, wanted))
+                pieces.append(self._score(*some))
         return Said(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
 
-    def _score(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _score(self, hidden: Tensor, labels: Tensor, hundredths: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.network.lm_head(hidden).float() / self._temperature
-        return -F.cross_entropy(logits, labels, reduction="none"), logits.detach().argmax(dim=-1) == labels
+        hit = logits.detach().argmax(dim=-1) == labels
+        if not self._digits or not self.training:
+            return -F.cross_entropy(logits, labels, reduction="none"), hit
+        logprob = logits.log_softmax(dim=-1)
+        said = logprob.gather(1, labels[:, None])[:, 0]
+        return torch.where(hundredths, nearly(logprob, labels, self._digits), said), hit

@@ -232,10 +232,9 @@ def micro_batch(groups: Sequence[Group], device: torch.device) -> Micro:
         [Chain.of([(group.asked.suffix, False), (row.tokens, True)], "text") for row in group.rows] for group in groups
     ]
     text = packed(chains, fill=0)  # what stands in padding is never looked at
-    there = {name: getattr(text, name).to(device) for name in ("ids", "turn", "depth", "labels")}
     return Micro(
         torch.stack([group.asked.pixels for group in groups]).to(device),
-        replace(text, **there),
+        text.to(device),
         lengths,
         mask.to(device),
         group_advantage(rewards).flatten().float().to(device),

@@ -4,7 +4,7 @@ Learning to see through a language part that has not learned to look is slow. Re
 one of the mean visual token; one that compares visual tokens with the word vectors of names, so that "is there a …?"
 becomes a comparison that the language part can learn once for all nouns; and maps, where they are known: each visual
 token tells the shares of all kinds of ground in its own small cells, and the sides of the things whose middle it holds;
-halfway through the language part it tells these sides in digits, as they will be written.
+halfway through the language part it tells these sides in the picture, the first digit as it will be written.
 Pictures of which only captions are known tell which words these hold.
 
 B pictures, S visual tokens, D hidden size, N nouns, M names of nouns, C classes, K kinds of ground, T kinds of things,
@@ -23,7 +23,6 @@ from torch.nn import functional as F
 from rsqa.train import words
 from rsqa.train.batch import Known
 from rsqa.train.data import CELLS_PER_TOKEN, CLASS_NAMES
-from rsqa.train.digits import NEAR
 from rsqa.train.forward import Seen
 from rsqa.train.packing import IGNORE
 
@@ -31,8 +30,8 @@ STEEPNESS, THRESHOLD = 16.0, 0.25
 """A token says a name when the cosine to the name's word vector exceeds the threshold."""
 THERE, GONE = 0.06, 0.004
 """Share of a visual token's ground from which a kind stands in it, and up to which it does not."""
-TENS, UNITS = 11, 10
-"""0 to 10 tenths of the picture, 0 to 9 hundredths."""
+TENS = 11
+"""0 to 10 tenths of the picture."""
 BOX_WEIGHT, CAPTION_WEIGHT = 3.0, 3.0
 """Distances are shares of a token's side, and few words of many are said: both losses are small."""
 
@@ -60,7 +59,7 @@ class Read:
     said: Tensor
     """(B, W) linear."""
     digits: Tensor
-    """(A, S, T, 4, TENS + UNITS) linear halfway through the language part; see `_digits`."""
+    """(A, S, T, 4, TENS + 1) linear halfway through the language part; see `_digits`."""
 
 
 class Hints(nn.Module):
@@ -78,7 +77,7 @@ class Hints(nn.Module):
         self.linear = nn.Linear(dim, len(words.NOUNS) + len(CLASS_NAMES))
         self.ground = nn.Linear(dim, CELLS_PER_TOKEN**2 * len(words.GROUND))
         self.things = nn.Linear(dim, len(words.BOXED) * 5)
-        self.digits = nn.Linear(dim, len(words.BOXED) * 4 * (TENS + UNITS))
+        self.digits = nn.Linear(dim, len(words.BOXED) * 4 * (TENS + 1))
         self.said = nn.Parameter(torch.zeros(n_said, dim))
         self.said_bias = nn.Parameter(torch.zeros(n_said))
         spoken = [
@@ -95,7 +94,7 @@ class Hints(nn.Module):
     def forward(self, seen: Seen, vectors: Tensor) -> Read:
         """What was seen, (V, D) word vectors -> what it says."""
         visual, vectors = seen.visual.float(), vectors.float()
-        digits = self.digits(seen.halfway).unflatten(-1, (len(words.BOXED), 4, TENS + UNITS))
+        digits = self.digits(seen.halfway).unflatten(-1, (len(words.BOXED), 4, TENS + 1))
         tokens = F.normalize(visual, dim=-1)
         match = STEEPNESS * (tokens @ F.normalize(self.names @ vectors, dim=-1).T - THRESHOLD)  # (B, S, M)
         somewhere = match.logsumexp(dim=1) - torch.tensor(float(visual.shape[1])).log()
@@ -127,7 +126,7 @@ def _sides(boxes: Tensor, truth: Tensor, known: Tensor) -> Tensor:
 
 
 def _digits(logits: Tensor, boxes: Tensor, known: Tensor) -> Tensor:
-    """Loss of the first and the second digit of each side of known things, in hundredths of the picture.
+    """Loss of the first digit of each side of known things as they will be written, and of the side in tenths.
 
     A visual token knows where in itself a thing is; where it stands in the picture only the language part can tell it.
     """
@@ -135,11 +134,11 @@ def _digits(logits: Tensor, boxes: Tensor, known: Tensor) -> Tensor:
     at = torch.arange(grid, device=boxes.device)
     row, col = (axis.flatten() for axis in torch.meshgrid(at, at, indexing="ij"))
     middle = torch.stack([col, row, col, row], dim=-1) + 0.5  # (S, 4)
-    hundredths = ((boxes + middle[:, None]) / grid * 100).round().clamp(0, 100).long()[known]  # (things, 4)
-    tens, units = torch.split(logits[known].float(), [TENS, UNITS], dim=-1)
-    loss = F.cross_entropy(tens.flatten(0, 1), (hundredths // 10).flatten(), reduction="sum")
-    near = torch.as_tensor(NEAR, dtype=units.dtype, device=units.device)[hundredths % 10]
-    loss = loss + F.cross_entropy(units.flatten(0, 1), near.flatten(0, 1), reduction="sum")
+    tenths = ((boxes + middle[:, None]) / grid * 10).clamp(0, 10)[known]  # (things, 4)
+    first, exact = torch.split(logits[known].float(), [TENS, 1], dim=-1)
+    written = (tenths * 10).round().long() // 10
+    loss = F.cross_entropy(first.flatten(0, 1), written.flatten(), reduction="sum")
+    loss = loss + F.smooth_l1_loss(exact[..., 0], tenths, beta=0.2, reduction="sum")
     return loss / (4 * known.sum()).clamp(min=1)
 
 

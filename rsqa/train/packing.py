@@ -5,7 +5,7 @@ A pictures, S suffix tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,8 @@ class Chain:
     """The token that must follow each of them, or IGNORE."""
     kind: str
     """What the log sums up by."""
+    hundredths: tuple[bool, ...] = ()
+    """Labels that are learned as numbers, see `rsqa.train.digits`; empty: none."""
 
     @classmethod
     def of(cls, spans: Sequence[tuple[Sequence[int], bool]], kind: str) -> Chain:
@@ -49,8 +51,23 @@ class Packed:
     """(A, S) place of a token within its chain."""
     labels: Tensor
     """(A, S) the token that must follow, IGNORE where nothing is learned."""
+    hundredths: Tensor
+    """(A, S) bool, labels that are learned as numbers."""
     kind: NDArray[np.object_]
     """(A, chains) what each chain is, None where there is none."""
+
+    def to(self, device: torch.device) -> Packed:
+        """The same on a device."""
+        return self._each(lambda table: table.to(device), self.kind)
+
+    def pictures(self, chosen: Tensor) -> Packed:
+        """Some pictures with their chains, by number."""
+        return self._each(lambda table: table[chosen], self.kind[chosen.numpy()])
+
+    def _each(self, change: Callable[[Tensor], Tensor], kind: NDArray[np.object_]) -> Packed:
+        return Packed(
+            change(self.ids), change(self.turn), change(self.depth), change(self.labels), change(self.hundredths), kind
+        )
 
     @property
     def n_learned(self) -> int:
@@ -66,7 +83,7 @@ def packed(rows: Sequence[Sequence[Chain]], fill: int, length: int | None = None
     room = length if length is not None else max(sum(len(chain.ids) for chain in row) for row in rows)
     shape = (len(rows), room)
     ids, turn = np.full(shape, fill), np.full(shape, -1)
-    depth, labels = np.zeros(shape, np.int64), np.full(shape, IGNORE)
+    depth, labels, hundredths = np.zeros(shape, np.int64), np.full(shape, IGNORE), np.zeros(shape, np.bool_)
     kinds: list[list[str]] = []
     for number, row in enumerate(rows):
         kinds.append([])
@@ -77,13 +94,14 @@ def packed(rows: Sequence[Sequence[Chain]], fill: int, length: int | None = None
                 continue
             place = (number, slice(used, used + n))
             ids[place], turn[place], depth[place], labels[place] = chain.ids, len(kinds[-1]), np.arange(n), chain.labels
+            hundredths[place] = chain.hundredths or False
             kinds[-1].append(chain.kind)
             used += n
     kind = np.full((len(rows), max([1, *map(len, kinds)])), None, dtype=object)
     for number, named in enumerate(kinds):
         kind[number, : len(named)] = named
     tensor = torch.from_numpy
-    return Packed(tensor(ids), tensor(turn), tensor(depth), tensor(labels), kind)
+    return Packed(tensor(ids), tensor(turn), tensor(depth), tensor(labels), tensor(hundredths), kind)
 
 
 def packed_mask(turn: Tensor, n_prefix: int) -> Tensor:

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +29,7 @@ from rsqa.train import checkpoint
 from rsqa.train.adapter import save_adapter, with_lora
 from rsqa.train.batch import Batch, ahead
 from rsqa.train.checkpoint import Progress
+from rsqa.train.digits import digit_tokens
 from rsqa.train.forward import FLOAT32_ATTENTION, Attention, Reader, Said
 from rsqa.train.hints import Hints
 from rsqa.train.log import NOBODY, Log, Watcher
@@ -157,7 +159,9 @@ def train(recipe: Recipe, data: Path, out: Path, resume: bool = False, watcher: 
     vocab_size, dim = network.model.language_model.embed_tokens.weight.shape
     attend = FLOAT32_ATTENTION if accelerator.device.type == "cpu" and recipe.bf16 else Attention()
     # `alone` has the same weights as `learner` and no ties to other processes: what one process does goes through it.
-    alone = Learner(Reader(network, attend, recipe.compile, recipe.recompute), supply.hints(dim, vocab_size))
+    digits = digit_tokens(partial(supply.tokenizer.encode, add_special_tokens=False))
+    reader = Reader(network, attend, recipe.compile, recipe.recompute, digits=digits)
+    alone = Learner(reader, supply.hints(dim, vocab_size))
     freeze(alone, recipe)
     learner = spread(Learner(alone.reader, alone.hints), accelerator)
     optimizer = torch.optim.AdamW(parameter_groups(alone, recipe), betas=(0.9, recipe.beta2), fused=True)
