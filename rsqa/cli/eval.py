@@ -78,7 +78,7 @@ def evaluate(
     ref = find_model(model, card)
     device = choose_device(device)
     dtype_name = choose_dtype(dtype, device)
-    tests = read_benchmark(benchmark, data, split, file or ())
+    tests = read_benchmark(benchmark, data, split, file or (), ref.card.boxes)
     examiner = Examiner(
         load_engine(ref, device, dtype_name),
         lambda size: batch_size or default_batch(ref, size, device, dtype_name),

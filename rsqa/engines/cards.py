@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rsqa.errors import ModelError
+from rsqa.tasks.detect import HowMany
 from rsqa.tasks.prompts import END, REASONING_SYSTEM, PromptStyle
 
 CARD_FILE = "rsqa-card.json"
@@ -41,7 +42,7 @@ class ModelCard:
     """Trained range of ground metres per tile pixel; None: not known."""
     side_range_px: tuple[int, int] = (56, 3584)
     """Trained range of tile sides, source pixels."""
-    boxes: Literal["one", "many"] = "one"
+    boxes: HowMany = "one"
     box_format: Literal["tinyrs", "qwen2vl"] = "tinyrs"
     temperatures: Mapping[str, float] = field(default_factory=dict)
     """Question kind -> temperature fitted on validation data; absent: not calibrated, 1."""

@@ -12,6 +12,7 @@ from rsqa.evaluate.reading import count_gold, question_of
 from rsqa.scenes.compose import make_scene
 from rsqa.scenes.scene import LABELS, OBJECTS
 from rsqa.scenes.truth import WindowTruth, truth
+from rsqa.tasks.detect import the_only
 from rsqa.tasks.question import COUNTS, YES_NO, Question
 
 TILE_PX = 320
@@ -102,7 +103,7 @@ def box_items(tiles: Sequence[Tile], type_: str) -> list[Item]:
         for label in OBJECTS:
             if told.counts[label] == 1:
                 (row0, col0, row1, col1), *_ = (box for other, *box in told.boxes if other == label)
-                question = question_of(f"the {label}", "box")
+                question = question_of(the_only(label), "box")
                 items.append(
                     Item(name, question, (type_,), measure="box", boxes=((col0, row0, col1, row1),), label=label)
                 )

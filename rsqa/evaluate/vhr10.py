@@ -11,7 +11,8 @@ from rsqa.errors import SourceMissing
 from rsqa.evaluate.items import Benchmark, Item, ItemSet, Picture, PixelBox
 from rsqa.evaluate.pictures import SUFFIXES, file_picture
 from rsqa.evaluate.reading import BROKEN, Skipped, question_of
-from rsqa.tasks.question import YES_NO, Question
+from rsqa.tasks.detect import HowMany, all_of, is_there, the_only
+from rsqa.tasks.question import YES_NO
 
 LABELS = (
     "airplane", "ship", "storage tank", "baseball diamond", "tennis court", "basketball court", "ground track field",
@@ -23,7 +24,7 @@ TRUTH, POSITIVE, NEGATIVE = "ground truth", "positive image set", "negative imag
 Objects = tuple[tuple[str, PixelBox], ...]
 
 
-def read_vhr10(data: Path) -> Benchmark:
+def read_vhr10(data: Path, boxes: HowMany) -> Benchmark:
     """Presence of each class in each picture, their boxes, and single objects as in grounding."""
     root = next((where for where in (data, *sorted(data.glob("*"))) if (where / TRUTH).is_dir()), None)
     if root is None:
@@ -39,12 +40,13 @@ def read_vhr10(data: Path) -> Benchmark:
         if objects is not None:
             name = f"positive/{file.stem}"
             pictures[name] = file_picture(name, _picture_file(root / POSITIVE, file.stem))
-            items += [*presence(name, objects), *detections(name, objects), *singles(name, objects, "single objects")]
+            items += [*presence(name, objects), *detections(name, objects, boxes)]
+            items += singles(name, objects, "single objects")
     for path in sorted((root / NEGATIVE).glob("*")):
         if path.suffix.lower() in SUFFIXES:
             name = f"negative/{path.stem}"
             pictures[name] = file_picture(name, path)
-            items += [*presence(name, ()), *detections(name, ())]
+            items += [*presence(name, ()), *detections(name, (), boxes)]
     return Benchmark(
         name="vhr10", tests=ItemSet(pictures, tuple(items)), files=files, skipped=skipped.by_reason,
         notes=("all pictures, whatever their split",),
@@ -55,16 +57,16 @@ def presence(picture: str, objects: Objects) -> list[Item]:
     """Is there one of each class? Its probability scores the boxes."""
     there = {label for label, _ in objects}
     return [
-        Item(picture, question_of(f"Is there {a(label)}?", "yesno", YES_NO), ("presence",),
+        Item(picture, question_of(is_there(label), "yesno", YES_NO), ("presence",),
              ("yes" if label in there else "no",), label=label)
         for label in LABELS
     ]  # fmt: skip
 
 
-def detections(picture: str, objects: Objects) -> list[Item]:
+def detections(picture: str, objects: Objects, boxes: HowMany) -> list[Item]:
     """All boxes of each class."""
     return [
-        Item(picture, box_question(label), ("detection",), measure="detect", label=label,
+        Item(picture, question_of(all_of(label, boxes), "box"), ("detection",), measure="detect", label=label,
              boxes=tuple(box for name, box in objects if name == label))
         for label in LABELS
     ]  # fmt: skip
@@ -74,20 +76,10 @@ def singles(picture: str, objects: Objects, type_: str) -> list[Item]:
     """Where a class has exactly one object, it can be pointed at."""
     names = [name for name, _ in objects]
     return [
-        Item(picture, box_question(name), (type_,), measure="box", boxes=(box,), label=name)
+        Item(picture, question_of(the_only(name), "box"), (type_,), measure="box", boxes=(box,), label=name)
         for name, box in objects
         if names.count(name) == 1
     ]
-
-
-def box_question(label: str) -> Question:
-    """Where it is, in the words that name it."""
-    return question_of(f"the {label}", "box")
-
-
-def a(noun: str) -> str:
-    """`an airplane`."""
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _objects(file: Path, skipped: Skipped) -> Objects | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rsqa.scenes.scene import COVERS, OBJECTS
+from rsqa.tasks.detect import ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +269,7 @@ ASK_CAPTION = (
 ASK_BOX = (
     "Where is {}?", "Locate {}.", "Find {}.", "Output the box of {}.", "Give the bounding box of {}.", "Mark {}.",
 )  # fmt: skip
-ASK_EVERY = ("every {}", "every {}", "Find every {}.", "Locate every {}.", "Where is every {}?", "all {} objects")
+ASK_EVERY = (ALL, ALL, "Find every {}.", "Locate every {}.", "Where is every {}?", "all {} objects")
 ASK_WHERE = ("Where is the {}?", "Where in the image is the {}?", "In which part of the image is the {}?")
 ASK_MAIN = ("What covers most of the image?", "What is the main land cover?", "Which land cover is the largest?")
 

@@ -21,6 +21,7 @@ from rsqa.evaluate.pictures import bytes_picture, decode, to_png
 from rsqa.evaluate.probe import probe_values
 from rsqa.evaluate.registry import read_benchmark
 from rsqa.evaluate.table import as_text
+from rsqa.tasks.boxes import format_boxes, parse_boxes
 from rsqa.tasks.question import YES_NO, Question
 
 ROAD, LAKE = (Question("q", f"Is there a {thing}?", "yesno", YES_NO) for thing in ("road", "lake"))
@@ -193,6 +194,27 @@ def test_levels_of_boxes_and_misses():
     assert report.statuses == {"ok": 2, "unparsed": 1}
     only = ItemSet(tests.pictures, tests.items[:1])
     assert "large – of 0" in as_text(run(Teller(lambda chip, question: "[]"), only)[0])
+
+
+@pytest.mark.parametrize(("boxes", "planes"), [("many", 1.0), ("one", 0.5)])
+def test_every_box_of_an_answer_counts_and_is_as_sure_as_the_object_s_presence(tmp_path, boxes, planes):
+    """Two planes on the first picture; there a vehicle is seen, too, where presence says that there is none."""
+    planted.vhr10(tmp_path)
+    tests = read_benchmark("vhr10", tmp_path, boxes=boxes).tests
+    truth = truthful(tests)
+    first = tests.pictures["positive/001"].load().tobytes()
+
+    def say(chip, question):
+        if question.kind == "box" and "vehicle" in question.text and chip.tobytes() == first:
+            return "[[0,0,500,500]]"
+        said = truth.say(chip, question)
+        several = question.text.startswith("every") or question.kind != "box"
+        return said if several else format_boxes(parse_boxes(said)[:1])
+
+    report, _ = run(Teller(say), tests)
+    assert {label: ap for label, _, ap in report.detection.by_class if ap is not None} == {
+        "airplane": planes, "ship": 1.0, "vehicle": 1.0
+    }  # fmt: skip
 
 
 def test_question_text_is_not_fitted_on_the_picture_that_it_is_asked_about():

@@ -132,6 +132,18 @@ def test_vhr10_asks_for_presence_boxes_and_single_objects(tmp_path):
     assert benchmark.skipped == {BROKEN: ("003.txt line 1",)}  # a picture whose boxes are not all known is not asked
 
 
+def test_all_objects_of_a_kind_are_asked_for_as_the_model_was_taught(tmp_path):
+    planted.vhr10(tmp_path)
+    asked = {
+        boxes: {i.measure: i.question.text for i in read_benchmark("vhr10", tmp_path, boxes=boxes).tests.items
+                if i.label == "ship" and i.question.kind == "box"}
+        for boxes in ("one", "many")
+    }  # fmt: skip
+    assert asked == {
+        "one": {"detect": "the ship", "box": "the ship"}, "many": {"detect": "every ship", "box": "the ship"}
+    }  # fmt: skip
+
+
 def test_folders_name_the_class(tmp_path):
     planted.eurosat(tmp_path)
     (tmp_path / "2750" / "Moon").mkdir()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rsqa.tasks.boxes import parse_boxes
+from rsqa.tasks.detect import all_of
 from rsqa.tasks.prompts import suffix_text
 from rsqa.tasks.question import YES_NO
 from rsqa.train import turns as making
@@ -125,6 +126,11 @@ def test_boxes_are_written_as_they_are_read():
         assert any(np.allclose(read, box, atol=0.0051) for _, box in SHIPS)
         every = making.every_box(np.random.default_rng(seed), SEEN)
         assert every.answer == "[]" or len(parse_boxes(every.answer)) == every.answer.count("[") - 1
+
+
+def test_detection_asks_as_training_does():
+    asked = {making.every_box(np.random.default_rng(seed), SEEN).question.text for seed in range(100)}
+    assert {all_of("ship", "many"), all_of("airplane", "many")} <= asked
 
 
 def test_shares_of_zero_ask_nothing():
