@@ -30,7 +30,7 @@ from rsqa.tasks.question import YES_NO
 from rsqa.train.data import read_rows
 from rsqa.train.labelled_sets import ask_class
 from rsqa.train.parts import Part, part_of
-from rsqa.train.words import AID_NAMES, UCM_NAMES
+from rsqa.train.words import AID_NAMES, UCM_NAMES, shown_labels
 
 SCENES = 30
 HELD_OUT_SEED = 1
@@ -115,7 +115,7 @@ def label_items(rows: Sequence[Row]) -> ItemSet:
     rng = np.random.default_rng(0)
     items: list[Item] = []
     for label, text in LABEL_TEXTS.items():
-        known = [(f"ucm/{row['id']}", label in row["labels"]) for row in rows]
+        known = [(f"ucm/{row['id']}", label in shown_labels(row["labels"])) for row in rows]
         items += balanced(known, question_of(text, "yesno", YES_NO), LABELS_TYPE, rng)
     return ItemSet(_pictures("ucm", rows), tuple(items))
 

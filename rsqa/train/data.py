@@ -101,11 +101,6 @@ def read_rows(data: Path, name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def ucm_labels(data: Path) -> dict[str, frozenset[str]]:
-    """Picture id -> its labels out of the 17."""
-    return {row["id"]: frozenset(row["labels"]) for row in read_rows(data, "ucm")}
-
-
 def read_parquet(data: Path, name: str, part: Part) -> list[Picture]:
     """Decode the rows of `{name}.parquet` that belong to a part."""
     return [picture_of(name, row) for row in read_rows(data, name) if part_of(row["id"]) == part]
@@ -144,10 +139,7 @@ def class_facts(name: str, family: tuple[str, ...], row: dict[str, Any]) -> Fact
 def ucm_facts(row: dict[str, Any]) -> Facts:
     """Class, the 17 labels (which outrank what the class implies) and the questions people wrote."""
     known = class_facts(words.UCM_NAMES[row["cls"]], tuple(words.UCM_NAMES.values()), row)
-    labels = frozenset(row["labels"])
-    unlabelled = frozenset(words.UCM_LABELS) - labels
-    if "sea" in labels:
-        unlabelled -= {"water"}  # the label "water" means inland water, but people call the sea water too
+    labels = words.shown_labels(row["labels"])
     asked, upright = [], []
     for pair in json.loads(row["vqa"] or "[]"):
         question, answer = pair["question"], pair["answer"].strip().lower()
@@ -160,7 +152,7 @@ def ucm_facts(row: dict[str, Any]) -> Facts:
             asked.append((question, answer))
     return Facts(
         present=(known.present - frozenset(words.UCM_LABELS)) | labels,
-        absent=(known.absent - frozenset(words.UCM_LABELS)) | unlabelled,
+        absent=(known.absent | frozenset(words.UCM_LABELS)) - labels,
         name=known.name, family=known.family, urban=known.urban, captions=known.captions,
         asked=tuple(asked), asked_upright=tuple(upright), labels=labels,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rsqa.scenes.scene import COVERS, OBJECTS
@@ -84,6 +85,15 @@ UCM_LABELS = (
     "pavement", "sand", "sea", "ship", "tanks", "trees", "water",
 )  # fmt: skip
 """The multi-labels of UC Merced, under their own names."""
+
+
+def shown_labels(labels: Iterable[str]) -> frozenset[str]:
+    """What a picture with these labels shows, as people say it: the label "water" is for inland water alone, never
+    beside "sea", but asked for water they call the sea water, too.
+    """
+    given = frozenset(labels)
+    return given | {"water"} if "sea" in given else given
+
 
 SCENE_NOUNS = {
     "field": "field", "forest": "forest", "water": "water", "road": "road", "building": "buildings",

@@ -74,7 +74,8 @@ def test_labels_are_balanced_per_label():
         {"id": str(i), "image": image, "labels": [x for k, x in enumerate(LABEL_TEXTS) if rng.random() < (k + 1) / 20]}
         for i in range(100)
     ]
-    labels = {f"ucm/{row['id']}": row["labels"] for row in rows}
+    # People call the sea water; the label "water" leaves it out.
+    labels = {f"ucm/{row['id']}": row["labels"] + ["water"] * ("sea" in row["labels"]) for row in rows}
     names = {text: label for label, text in LABEL_TEXTS.items()}
     items = label_items(rows).items
     for text in LABEL_TEXTS.values():
@@ -82,6 +83,8 @@ def test_labels_are_balanced_per_label():
         assert gold.count(("yes",)) == gold.count(("no",)) > 0
     assert all((names[i.question.text] in labels[i.picture]) == (i.gold == ("yes",)) for i in items)
     assert len({(i.picture, i.question.text) for i in items}) == len(items)
+    at_sea = {i.gold for i in items if i.question.text == "Is there water?" and "sea" in labels[i.picture]}
+    assert at_sea == {("yes",)}
 
 
 @pytest.mark.data

@@ -31,6 +31,7 @@ from rsqa.train.data import (
     by_token,
     facts_in,
     hints,
+    picture_of,
     read_parquet,
     view,
 )
@@ -256,23 +257,19 @@ def test_blending_keeps_the_main_picture():
     assert not torch.equal(mixed, pixels)
 
 
-def test_ucm_labels_outrank_the_class(tmp_path):
+def ucm_row(name, cls, labels, asked=()):
     stream = io.BytesIO()
     Image.new("RGB", (8, 8)).save(stream, "PNG")
+    return {"id": name, "image": stream.getvalue(), "cls": cls, "labels": labels, "captions": [],
+            "vqa": json.dumps(asked)}  # fmt: skip
+
+
+def test_ucm_labels_outrank_the_class():
     asked = [{"question": "How many cars in the picture?", "answer": "twenty-eight"},
              {"question": "How many trees in the picture?", "answer": "several"},
              {"question": "Does this picture contain trees?", "answer": "no"},
              {"question": "What is the location of the cars in this picture?", "answer": "left"}]  # fmt: skip
-    row = {
-        "id": "17.jpg",
-        "image": stream.getvalue(),
-        "cls": "airplane",
-        "labels": ["cars"],
-        "captions": [],
-        "vqa": json.dumps(asked),
-    }
-    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "ucm.parquet")
-    facts = read_parquet(tmp_path, "ucm", part_of("17.jpg"))[0].facts
+    facts = picture_of("ucm", ucm_row("17.jpg", "airplane", ["cars"], asked)).facts
     assert "airplane" in facts.absent
     assert "cars" in facts.present
     assert "airport" in facts.present
@@ -281,3 +278,15 @@ def test_ucm_labels_outrank_the_class(tmp_path):
     assert facts.asked_upright == (
         ("How many cars in the picture?", "28"), ("What is the location of the cars in this picture?", "left"),
     )  # fmt: skip
+
+
+def test_people_call_the_sea_water_and_a_river_no_sea():
+    beach = picture_of("ucm", ucm_row("1.jpg", "beach", ["sand", "sea"])).facts
+    river = picture_of("ucm", ucm_row("2.jpg", "river", ["trees", "water"])).facts
+    assert beach.labels == {"sand", "sea", "water"}
+    assert beach.labels <= beach.present
+    assert river.labels == {"trees", "water"}
+    assert "sea" in river.absent
+    for known in (beach, river):
+        assert not known.present & known.absent
+        assert frozenset(words.UCM_LABELS) <= known.present | known.absent
