@@ -51,10 +51,3 @@ def read_json(path: Path, what: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path.name} is no JSON ({error}); fetch it again") from error
-
-
-def text_of(value: Any) -> str | None:
-    """A non-empty text or a number as text, else None."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    return str(value).strip() or None

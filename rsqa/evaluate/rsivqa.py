@@ -1,4 +1,4 @@
-"""RSIVQA (Zheng et al. 2021) as published: text files with a line `picture:question?answer` for each question."""
+"""RSIVQA (Zheng et al. 2021) as published: text files with a line for each question."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 from rsqa.errors import SourceMissing
 from rsqa.evaluate.items import Benchmark, Item, ItemSet, Picture
 from rsqa.evaluate.pictures import file_picture, picture_index
-from rsqa.evaluate.reading import BROKEN, NO_ANSWER, Skipped, count_gold, question_of
+from rsqa.evaluate.reading import Skipped, count_gold, question_of
 from rsqa.evaluate.scoring import normal
 from rsqa.tasks.question import COUNTS, YES_NO, Question
+from rsqa.train.set_files import LeftOut, rsivqa_questions
 
 
 def read_rsivqa(data: Path) -> Benchmark:
@@ -22,21 +23,14 @@ def read_rsivqa(data: Path) -> Benchmark:
     pictures: dict[str, Picture] = {}
     items = []
     for file in files:
-        for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-            if not line.strip():
+        for asked in rsivqa_questions(file):
+            if isinstance(asked, LeftOut):
+                skipped.add(asked.why, asked.what)
                 continue
-            name, colon, rest = line.partition(":")
-            question, mark, answer = rest.rpartition("?")
-            if not (name.strip() and colon and mark and question.strip()):
-                skipped.add(BROKEN, f"{file.name} line {number}")
-            elif not answer.strip():
-                skipped.add(NO_ANSWER, f"{file.name} line {number}")
-            else:
-                name = name.strip()
-                if name not in pictures:  # DOTA's lines name no suffix
-                    path = index.get(name.lower(), data / name)
-                    pictures[name] = file_picture(name, path)
-                items.append(human_item(name, f"{question.strip()}?", answer))
+            name = asked.picture
+            if name not in pictures:  # DOTA's lines name no suffix
+                pictures[name] = file_picture(name, index.get(name.lower(), data / name))
+            items.append(human_item(name, asked.question, asked.answer))
     tests = ItemSet(pictures, tuple(items))
     return Benchmark(
         name="rsivqa", tests=tests, numeric=frozenset({"number"}), files=files, skipped=skipped.by_reason,

@@ -1,26 +1,21 @@
-"""RSVQA-LR and RSVQA-HR (Lobry et al. 2020) as published: three JSON files per split and a folder of pictures.
-
-Lists keep places for what was withdrawn (`"active": false`), so everything is looked up by its id, never by its place.
-"""
+"""RSVQA-LR and RSVQA-HR (Lobry et al. 2020) as published: three JSON files per split and a folder of pictures."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rsqa.errors import InputError
+from rsqa.errors import SourceMissing
 from rsqa.evaluate.items import Benchmark, Item, ItemSet, Picture, Tally
 from rsqa.evaluate.pictures import file_picture
-from rsqa.evaluate.reading import BROKEN, NO_ANSWER, ODD_ANSWER, Skipped, count_gold, question_of, read_json, text_of
+from rsqa.evaluate.reading import ODD_ANSWER, Skipped, count_gold, question_of
 from rsqa.evaluate.scoring import AREA_BUCKETS, COUNT_BUCKETS, bucket, normal
 from rsqa.tasks.question import COUNTS, YES_NO, Kind, Question
+from rsqa.train.set_files import INACTIVE, LeftOut, rsvqa_questions
 
 NUMERIC = frozenset({"count", "area"})
-_AREA = re.compile(r"\d+\s*m2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +50,9 @@ def read_rsvqa(layout: Layout, data: Path, split: str) -> Benchmark:
     skipped = Skipped()
     pictures: dict[str, Picture] = {}
     items = []
-    for picture, item in _items(layout, data, split, skipped):
-        if picture not in pictures:
-            pictures[picture] = file_picture(picture, _picture_file(layout, data, picture))
+    for item in _items(layout, data, split, skipped):
+        if item.picture not in pictures:
+            pictures[item.picture] = file_picture(item.picture, _picture_file(layout, data, item.picture))
         items.append(item)
     files = tuple(data / layout.file(split, what) for what in ("images", "questions", "answers"))
     return Benchmark(
@@ -70,45 +65,31 @@ def _train(layout: Layout, data: Path) -> Tally:
     """Right answers of the train split, where it is there."""
     counts: dict[tuple[str, str], Counter[str]] = {}
     if (data / layout.file("train", "questions")).is_file():
-        for _, item in _items(layout, data, "train", Skipped()):
+        for item in _items(layout, data, "train", Skipped()):
             counts.setdefault((item.types[0], item.question.text), Counter()).update(item.gold)
     return counts
 
 
-def _items(layout: Layout, data: Path, split: str, skipped: Skipped) -> Iterator[tuple[str, Item]]:
-    images = _active(layout, data, split, "images")
-    answers = _active(layout, data, split, "answers")
-    for number, asked in _active(layout, data, split, "questions").items():
-        name = f"question {number}"
-        text, kind, picture = text_of(asked.get("question")), text_of(asked.get("type")), asked.get("img_id")
-        if text is None or kind not in layout.shapes or not isinstance(picture, int | str) or picture not in images:
-            skipped.add(BROKEN, name)
+def _items(layout: Layout, data: Path, split: str, skipped: Skipped) -> Iterator[Item]:
+    questions = data / layout.file(split, "questions")
+    if not questions.is_file():
+        raise SourceMissing(
+            f"no {questions.name} in {data.name or '.'!r}; --data names the folder of it, its images and its answers"
+        )
+    for asked in rsvqa_questions(questions):
+        if isinstance(asked, LeftOut):
+            if asked.why != INACTIVE:
+                skipped.add(asked.why, asked.what)
             continue
-        ids = asked.get("answers_ids")
-        answer = answers.get(ids[0]) if isinstance(ids, list) and ids and isinstance(ids[0], int | str) else None
-        said = None if answer is None else text_of(answer.get("answer"))
-        if said is None:
-            skipped.add(NO_ANSWER, name)
+        if asked.type not in layout.shapes:
+            skipped.add("question of another type", asked.what)
             continue
-        question = question_of(text, *layout.shapes[kind])
-        gold = gold_option(said, question)
+        question = question_of(asked.question, *layout.shapes[asked.type])
+        gold = gold_option(asked.answer, question)
         if gold is None:
-            skipped.add(ODD_ANSWER, name)
-            continue
-        yield str(picture), Item(str(picture), question, (kind,), (gold,))
-
-
-def _active(layout: Layout, data: Path, split: str, what: str) -> dict[Any, dict[str, Any]]:
-    path = data / layout.file(split, what)
-    content = read_json(path, f"{layout.file(split, 'questions')} and its images and answers")
-    rows = content.get(what) if isinstance(content, dict) else None
-    if not isinstance(rows, list):
-        raise InputError(f"{path.name} has no list {what!r}; it is not a file of {layout.name}, fetch it again")
-    return {
-        row["id"]: row
-        for row in rows
-        if isinstance(row, dict) and isinstance(row.get("id"), int | str) and row.get("active", True)
-    }
+            skipped.add(ODD_ANSWER, asked.what)
+        else:
+            yield Item(asked.picture, question, (asked.type,), (gold,))
 
 
 def gold_option(said: str, question: Question) -> str | None:

@@ -16,9 +16,10 @@ from typing import Any
 from rsqa.errors import InputError, SourceMissing, UsageError
 from rsqa.evaluate.items import Benchmark, Item, ItemSet, Picture, PixelBox
 from rsqa.evaluate.pictures import file_picture
-from rsqa.evaluate.reading import BROKEN, NO_ANSWER, ODD_ANSWER, Skipped, question_of, read_json, text_of
+from rsqa.evaluate.reading import BROKEN, NO_ANSWER, ODD_ANSWER, Skipped, question_of, read_json
 from rsqa.evaluate.scoring import normal
 from rsqa.tasks.question import YES_NO
+from rsqa.train.set_files import text_of
 
 LHRS_TYPES = {
     "1": "identity", "2": "colour", "3": "orientation", "4": "shape", "5": "quantity", "6": "area", "7": "distance",

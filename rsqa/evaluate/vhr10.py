@@ -1,24 +1,19 @@
 """NWPU VHR-10 (Cheng et al. 2014) as published: pictures with and without objects, a text file of boxes for each of the
-first. A line is `(x1,y1),(x2,y2),class`, pixels, class 1 to 10.
+first.
 """
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from rsqa.errors import SourceMissing
 from rsqa.evaluate.items import Benchmark, Item, ItemSet, Picture, PixelBox
 from rsqa.evaluate.pictures import SUFFIXES, file_picture
-from rsqa.evaluate.reading import BROKEN, Skipped, question_of
+from rsqa.evaluate.reading import Skipped, question_of
 from rsqa.tasks.detect import HowMany, all_of, is_there, the_only
 from rsqa.tasks.question import YES_NO
+from rsqa.train.set_files import VHR10, LeftOut, vhr10_objects
 
-LABELS = (
-    "airplane", "ship", "storage tank", "baseball diamond", "tennis court", "basketball court", "ground track field",
-    "harbor", "bridge", "vehicle",
-)  # fmt: skip
-_LINE = re.compile(r"\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*(\d+)")
 TRUTH, POSITIVE, NEGATIVE = "ground truth", "positive image set", "negative image set"
 
 Objects = tuple[tuple[str, PixelBox], ...]
@@ -59,7 +54,7 @@ def presence(picture: str, objects: Objects) -> list[Item]:
     return [
         Item(picture, question_of(is_there(label), "yesno", YES_NO), ("presence",),
              ("yes" if label in there else "no",), label=label)
-        for label in LABELS
+        for label in VHR10
     ]  # fmt: skip
 
 
@@ -68,7 +63,7 @@ def detections(picture: str, objects: Objects, boxes: HowMany) -> list[Item]:
     return [
         Item(picture, question_of(all_of(label, boxes), "box"), ("detection",), measure="detect", label=label,
              boxes=tuple(box for name, box in objects if name == label))
-        for label in LABELS
+        for label in VHR10
     ]  # fmt: skip
 
 
@@ -85,15 +80,15 @@ def singles(picture: str, objects: Objects, type_: str) -> list[Item]:
 def _objects(file: Path, skipped: Skipped) -> Objects | None:
     """None where a line is not understood: boxes that are not known would count as wrongly found."""
     found: list[tuple[str, PixelBox]] = []
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        if not line.strip():
-            continue
-        match = _LINE.match(line.strip())
-        values = [int(v) for v in match.groups()] if match else []
-        if not values or not 1 <= values[4] <= len(LABELS) or not (values[0] < values[2] and values[1] < values[3]):
-            skipped.add(BROKEN, f"{file.name} line {number}")
+    for one in vhr10_objects(file):
+        if isinstance(one, LeftOut):
+            skipped.add(one.why, one.what)
             return None
-        found.append((LABELS[values[4] - 1], (values[0], values[1], values[2], values[3])))
+        label, (x1, y1, x2, y2) = one
+        if not (x1 < x2 and y1 < y2):
+            skipped.add("malformed box", f"{label} in {file.name}")
+            return None
+        found.append((label, (x1, y1, x2, y2)))
     return tuple(found)
 
 

@@ -14,8 +14,9 @@ from rsqa.errors import InputError, OutputError, SourceMissing, UsageError
 from rsqa.sinks.whole import write_whole_folder
 from rsqa.tasks.question_words import infer
 from rsqa.train import labelled_sets
-from rsqa.train.labelled_sets import Found, Held, Item, Kind, LeftOut, PictureFolder
+from rsqa.train.labelled_sets import Found, Held, Item, Kind, PictureFolder
 from rsqa.train.parts import Part, part_of
+from rsqa.train.set_files import LeftOut
 from rsqa.train.tally import Tally
 
 Format = Literal["rsvqa", "rsivqa", "folders", "boxes", "parquet"]

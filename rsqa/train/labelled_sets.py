@@ -20,17 +20,12 @@ from pyarrow import ArrowException
 from rsqa.errors import InputError, SourceMissing
 from rsqa.tasks.boxes import Box, format_boxes, parse_boxes
 from rsqa.train.picture_files import Look, look
-from rsqa.train.records import scan, scan_member
+from rsqa.train.records import scan
+from rsqa.train.set_files import Asked, LeftOut, rsivqa_questions, rsvqa_questions, vhr10_objects
 from rsqa.train.tally import Unfit
 
 Kind = Literal["vqa", "captions", "classes", "boxes"]
 PICTURES = (".tif", ".tiff", ".jpg", ".jpeg", ".png", ".webp", ".bmp")
-VHR10 = (
-    "airplane", "ship", "storage tank", "baseball diamond", "tennis court", "basketball court", "ground track field",
-    "harbor", "bridge", "vehicle",
-)  # fmt: skip
-"""Classes 1 to 10 of NWPU VHR-10."""
-_VHR10_LINE = re.compile(r"\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +41,6 @@ class Item:
     """In plain words; of captions empty, of boxes the words that name the object."""
     answer: str
     """Of boxes as `[[x1,y1,x2,y2]]`."""
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """What was left out, and why."""
-
-    what: str
-    why: str
-    id: str = ""
-    """Of its picture, empty when not known: a stub belongs to no part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,60 +78,24 @@ class PictureFolder:
 
 
 def rsvqa(source: Path, pictures: PictureFolder) -> Iterator[Found]:
-    """RSVQA LR, HR and xBEN: a `…_questions.json` with its images and answers, or a folder with one of them.
-
-    Items are found by id, never by their place in the list; inactive ones are stubs.
-    """
+    """A `…_questions.json` of RSVQA with its images and answers, or a folder with one of them."""
     questions = _one_file(source, "*questions.json", "the questions of one split, …_questions.json")
-    beside = {key: questions.with_name(questions.name.replace("questions", key)) for key in ("images", "answers")}
-    active = {image["id"] for image in scan_member(beside["images"], "images") if _active(image)}
-    answers = {a["id"]: str(a.get("answer", "")) for a in scan_member(beside["answers"], "answers") if _active(a)}
-    for number, question in enumerate(scan_member(questions, "questions")):
-        what = f"question {question['id']}" if _known(question) else f"entry {number} of the questions"
-        if not _active(question):
-            yield LeftOut(what, "inactive" if _known(question) else "no id")
-            continue
-        answer_ids = question.get("answers_ids")
-        if question.get("img_id") not in active:
-            yield LeftOut(what, "its picture is inactive or not listed")
-        elif not isinstance(answer_ids, list) or not answer_ids or answer_ids[0] not in answers:
-            yield LeftOut(what, "no answer")
-        else:
-            text, name = str(question.get("question", "")), str(question["img_id"])
-            yield _asked(name, text, answers[answer_ids[0]], pictures, what)
-
-
-def _known(entry: Any) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("id"), int | str)
-
-
-def _active(entry: Any) -> bool:
-    return _known(entry) and bool(entry.get("active", True))
-
-
-def _asked(name: str, question: str, answer: str, pictures: PictureFolder, what: str) -> Found:
-    if not question.strip() or not answer.strip():
-        return LeftOut(what, "empty question" if answer.strip() else "empty answer", name)
-    found = pictures.find(name)
-    if isinstance(found, Unfit):
-        return LeftOut(f"{what} ({name})", found.why, name)
-    return Item(name, found[0], "vqa", question.strip(), answer.strip())
+    yield from (_shown(one, pictures) for one in rsvqa_questions(questions))
 
 
 def rsivqa(source: Path, pictures: PictureFolder) -> Iterator[Found]:
-    """RSIVQA: a text file of `image:question?answer` lines; some images have no ending."""
-    with _one_file(source, "*.txt", "a text file").open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file):
-            if line.strip():
-                yield _asked_in_line(line.strip(), f"line {number + 1}", pictures)
+    """A text file of RSIVQA."""
+    yield from (_shown(one, pictures) for one in rsivqa_questions(_one_file(source, "*.txt", "a text file")))
 
 
-def _asked_in_line(line: str, what: str, pictures: PictureFolder) -> Found:
-    name, colon, rest = line.partition(":")
-    question, mark, answer = rest.partition("?")
-    if not colon or not mark:
-        return LeftOut(what, "line is not image:question?answer")
-    return _asked(name.strip(), f"{question.strip()}?" if question.strip() else "", answer, pictures, what)
+def _shown(one: Asked | LeftOut, pictures: PictureFolder) -> Found:
+    """The question with its picture."""
+    if isinstance(one, LeftOut):
+        return one
+    found = pictures.find(one.picture)
+    if isinstance(found, Unfit):
+        return LeftOut(f"{one.what} ({one.picture})", found.why, one.picture)
+    return Item(one.picture, found[0], "vqa", one.question, one.answer)
 
 
 def folders(source: Path, pictures: PictureFolder) -> Iterator[Found]:
@@ -190,7 +139,11 @@ def boxes(source: Path, pictures: PictureFolder) -> Iterator[Found]:
     if not source.is_dir() and source.suffix.lower() not in readers:
         raise InputError(f"{source.name} is no folder of text files, JSON or CSV; boxes come in one of these")
     by_picture: dict[str, list[tuple[str, Sequence[Any]]]] = {}
-    for name, label, box in (_vhr10_boxes if source.is_dir() else readers[source.suffix.lower()])(source):
+    for one in (_vhr10_boxes if source.is_dir() else readers[source.suffix.lower()])(source):
+        if isinstance(one, LeftOut):
+            yield one
+            continue
+        name, label, box = one
         if not name or not label:
             yield LeftOut(name or "box", "no label" if name else "no image", name)
         else:
@@ -203,19 +156,14 @@ def boxes(source: Path, pictures: PictureFolder) -> Iterator[Found]:
             yield from located(name, found[0], objects, found[1])
 
 
-Labelled = Iterator[tuple[str, str, Sequence[Any]]]
+Labelled = Iterator[tuple[str, str, Sequence[Any]] | LeftOut]
 """Picture, label, (x0, y0, x1, y1) in pixels."""
 
 
 def _vhr10_boxes(source: Path) -> Labelled:
     for file in sorted(source.glob("*.txt")):
-        for line in file.read_text(errors="replace").splitlines():
-            if not line.strip():
-                continue
-            match = _VHR10_LINE.match(line.strip())
-            number = int(match[5]) if match else 0
-            label = VHR10[number - 1] if 1 <= number <= len(VHR10) else f"class {number}" if match else line.strip()
-            yield file.stem, label, match.groups()[:4] if match else ()
+        for one in vhr10_objects(file):
+            yield one if isinstance(one, LeftOut) else (file.stem, *one)
 
 
 def _json_boxes(source: Path) -> Labelled:

@@ -10,7 +10,7 @@ from truth_teller import examiner, truthful
 
 from rsqa.errors import InputError, SourceMissing, UsageError
 from rsqa.evaluate.evaluate import Options, evaluate
-from rsqa.evaluate.reading import BROKEN, NO_ANSWER, ODD_ANSWER
+from rsqa.evaluate.reading import NO_ANSWER, ODD_ANSWER
 from rsqa.evaluate.registry import BENCHMARKS, read_benchmark
 from rsqa.evaluate.scoring import AREA_BUCKETS, COUNT_BUCKETS
 from rsqa.tasks.question import COUNTS, YES_NO
@@ -46,7 +46,7 @@ def test_rsvqa_is_read_by_ids_and_not_by_places(tmp_path):
         for image, type_, text, gold in planted.LR_ROWS
         if gold not in (None, "perhaps")
     ]
-    assert benchmark.skipped == {NO_ANSWER: ("question 18",), ODD_ANSWER: ("question 19",)}
+    assert benchmark.skipped == {"no answer": ("question 18",), ODD_ANSWER: ("question 19",)}
     options = {i.types[0]: i.question.options for i in benchmark.tests.items}
     assert options == {
         "presence": YES_NO, "comp": YES_NO, "rural_urban": ("rural", "urban"), "count": COUNT_BUCKETS
@@ -76,7 +76,10 @@ def test_a_stranger_s_json_breaks_nothing(tmp_path):
             {"id": 4, "type": "presence", "question": "Is it?", "img_id": 99, "answers_ids": [510]}]  # fmt: skip
     (tmp_path / "LR_split_test_questions.json").write_text(json.dumps({"questions": rows}))
     skipped = read_benchmark("rsvqa-lr", tmp_path).skipped
-    assert skipped == {BROKEN: ("question 1", "question 2", "question 4"), NO_ANSWER: ("question 3",)}
+    assert skipped == {
+        "no id": tuple(f"entry {n} of the questions" for n in range(3)), "no answer": ("question 3",),
+        "its picture is inactive or not listed": ("question 1", "question 2", "question 4"),
+    }  # fmt: skip
 
 
 def test_rsivqa_lines_are_cut_at_the_last_question_mark(tmp_path):
@@ -90,7 +93,9 @@ def test_rsivqa_lines_are_cut_at_the_last_question_mark(tmp_path):
         ("P0000", "Is it urban??", "yes/no", "no"),
     ]
     assert benchmark.tests.pictures["P0000"].load().shape == (3, 30, 50)  # the line names no suffix
-    assert benchmark.skipped == {BROKEN: ("lines.txt line 6",), NO_ANSWER: ("lines.txt line 7",)}
+    assert benchmark.skipped == {
+        "line is not image:question?answer": ("lines.txt line 6",), "empty answer": ("lines.txt line 7",)
+    }  # fmt: skip
 
 
 def test_vhm_files_tell_their_task_by_name(tmp_path):
@@ -129,7 +134,8 @@ def test_vhr10_asks_for_presence_boxes_and_single_objects(tmp_path):
     there = {(i.picture, i.label) for i in items if i.gold == ("yes",)}
     assert there == {("positive/001", "airplane"), ("positive/001", "ship"), ("positive/002", "vehicle")}
     assert sum(i.gold == ("no",) for i in items) == 30 - 3
-    assert benchmark.skipped == {BROKEN: ("003.txt line 1",)}  # a picture whose boxes are not all known is not asked
+    # A picture whose boxes are not all known is not asked.
+    assert benchmark.skipped == {"line is not (x1,y1),(x2,y2),class 1 to 10": ("003.txt line 1",)}
 
 
 def test_all_objects_of_a_kind_are_asked_for_as_the_model_was_taught(tmp_path):
@@ -176,8 +182,11 @@ def test_what_can_not_be_read_is_told(tmp_path, how, error, words):
         read_benchmark(data=tmp_path, **how)
 
 
-@pytest.mark.parametrize(("content", "words"), [("{", "is no JSON"), ('{"rows": []}', "has no list 'images'")])
+@pytest.mark.parametrize(
+    ("content", "words"), [('{"images": [{]}', "is no JSON list"), ('{"rows": []}', "not begin with a list 'images'")]
+)
 def test_a_file_of_another_kind_is_told(tmp_path, content, words):
+    planted.rsvqa_lr(tmp_path)
     (tmp_path / "LR_split_test_images.json").write_text(content)
     with pytest.raises(InputError, match=words):
         read_benchmark("rsvqa-lr", tmp_path)
