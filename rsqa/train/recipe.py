@@ -15,6 +15,7 @@ STAGES = ("pretrain", "instruct", "cot")
 SCHEDULES = ("stable", "cosine")
 ASK = "ask_"
 """Keys that set a field of TurnShares begin so."""
+_ASKED = TurnShares()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +89,21 @@ class Recipe:
     """Pictures of a step that are asked; the others teach the vision tower by hints, at a third of the cost."""
     hint: float = 0.0
     """Weight of what the visual tokens say by themselves (`rsqa.train.hints`)."""
-    ask_presence: float = 0.9
+    ask_presence: float = _ASKED.presence
     """Chance that a picture gets a turn of a kind where its facts allow it; see `rsqa.train.turns.TurnShares`."""
-    ask_never: float = 0.06
-    ask_class_free: float = 0.6
-    ask_class_of_list: float = 0.35
-    ask_is_this: float = 0.4
-    ask_caption: float = 0.12
-    ask_count: float = 0.6
-    ask_more: float = 0.35
-    ask_area: float = 0.35
-    ask_main: float = 0.5
-    ask_written: float = 0.5
-    ask_box: float = 0.8
-    ask_every_box: float = 0.5
-    ask_where: float = 0.3
+    ask_never: float = _ASKED.never
+    ask_class_free: float = _ASKED.class_free
+    ask_class_of_list: float = _ASKED.class_of_list
+    ask_is_this: float = _ASKED.is_this
+    ask_caption: float = _ASKED.caption
+    ask_count: float = _ASKED.count
+    ask_more: float = _ASKED.more
+    ask_area: float = _ASKED.area
+    ask_main: float = _ASKED.main
+    ask_written: float = _ASKED.written
+    ask_box: float = _ASKED.box
+    ask_every_box: float = _ASKED.every_box
+    ask_where: float = _ASKED.where
 
     # The optimisation. A rate of 0 freezes a part.
     batch: int = 128

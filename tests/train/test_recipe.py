@@ -7,6 +7,7 @@ import pytest
 from rsqa.errors import RecipeError
 from rsqa.train.recipe import Recipe, read_recipe, recipe_from_toml
 from rsqa.train.stages import load
+from rsqa.train.turns import TurnShares
 
 NAMED = 'name = "x"\nstage = "instruct"\n'
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.toml"))
@@ -50,6 +51,15 @@ def test_a_bad_recipe_is_refused_with_the_reason(text, message):
 def test_overrides_come_last():
     recipe = recipe_from_toml(NAMED + "asked = 1\nsteps = 4000", Recipe, ["steps=5000", "lr_vision=0.5"])
     assert (recipe.steps, recipe.lr_vision) == (5000, 0.5)
+
+
+def test_each_kind_of_question_has_a_key_and_one_default():
+    kinds = TurnShares.__slots__
+    assert {f"ask_{kind}" for kind in kinds} == {key for key in Recipe.__slots__ if key.startswith("ask_")}
+    assert recipe_from_toml(NAMED + "asked = 1\nsteps = 1", Recipe).turns == TurnShares()
+    given = {kind: (number + 1) / 100 for number, kind in enumerate(kinds)}
+    text = "".join(f"ask_{kind} = {share}\n" for kind, share in given.items())
+    assert recipe_from_toml(NAMED + "asked = 1\nsteps = 1\n" + text, Recipe).turns == TurnShares(**given)
 
 
 def test_a_missing_file_is_named(tmp_path):
