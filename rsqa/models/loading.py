@@ -24,7 +24,7 @@ def load_network(checkpoint: Checkpoint, device: str, dtype: str) -> Any:
     """
     name, wanted = checkpoint.folder.name, None if dtype == "auto" else DTYPES[dtype]
     try:
-        with _quiet():
+        with quiet():
             architecture: Any = transformers.Qwen2VLForConditionalGeneration
             network, info = architecture.from_pretrained(
                 checkpoint.folder,
@@ -70,7 +70,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No bars and reports of transformers on stderr: what matters in them is raised."""
     logging: Any = transformers.utils.logging
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

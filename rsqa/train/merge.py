@@ -9,7 +9,7 @@ from rsqa.engines.cards import CARD_FILE, load_card
 from rsqa.engines.registry import open_model
 from rsqa.errors import ModelError, OutputError
 from rsqa.models.adapter import is_adapter
-from rsqa.models.loading import load_network
+from rsqa.models.loading import load_network, quiet
 from rsqa.sinks.whole import write_whole_folder
 
 COMPANIONS = ("chat_template.jinja", "chat_template.json", "preprocessor_config.json", "special_tokens_map.json")
@@ -35,7 +35,8 @@ def merge_adapter(adapter: Path, out: Path, base: str | None, dtype: str, overwr
     copied = [*checkpoint.tokenizer, *(checkpoint.folder / name for name in COMPANIONS), card]
 
     def write(part: Path) -> None:
-        network.save_pretrained(part)
+        with quiet():
+            network.save_pretrained(part)
         for path in filter(Path.is_file, copied):
             shutil.copyfile(path, part / path.name)
         for path in part.iterdir():

@@ -444,7 +444,8 @@ def test_the_command(saved, tmp_path, capsys):
 
     out = tmp_path / "merged"
     assert run(["merge-adapter", str(saved), str(out), "--dtype", "bfloat16"]) == ExitCode.DONE
-    assert capsys.readouterr().out.strip() == str(out)
+    printed = capsys.readouterr()
+    assert (printed.out.strip(), printed.err) == (str(out), "")
     assert find_model(str(out)).card == CARD
     assert run(["merge-adapter", str(saved), str(out)]) == ExitCode.OUTPUT
     assert "--overwrite" in capsys.readouterr().err
