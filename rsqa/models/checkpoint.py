@@ -37,6 +37,11 @@ class Checkpoint:
     """What is added to the weights, in this order."""
 
     @property
+    def dtype(self) -> str:
+        """Type that the weights were published in, by its name; empty where the configuration does not say it."""
+        return str(self.config.get("dtype") or self.config.get("torch_dtype") or "")  # transformers 5, or before
+
+    @property
     def weight_bytes(self) -> int:
         """Size of the weights on disk."""
         return sum(path.stat().st_size for path in (*self.weights, *(adapter.weights for adapter in self.adapters)))

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from rsqa.engines.cards import CARD_FILE, ModelCard, card_to_json
-from rsqa.engines.registry import ModelRef
+from rsqa.engines.registry import ModelRef, locate
 from rsqa.errors import UsageError
 from rsqa.models.adapter import ADAPTER_WEIGHTS, BASE_ID
 from rsqa.sinks.whole import write_whole_folder
@@ -66,9 +66,11 @@ def without_lora(network: Any) -> Iterator[None]:
 def save_adapter(folder: Path, network: Any, base: ModelRef, card: ModelCard) -> None:
     """Write an adapter of `with_lora` and its card as a model folder, whole or absent; what was there is replaced.
 
-    The format is that of peft. `base` is the model that `network` was loaded from: its digest stands in the header of
-    the weights, so that the adapter is never merged into another.
+    The format is that of peft; weights are float32, or float16 where those of the base are, beside which more digits
+    say nothing. `base` is the model that `network` was loaded from: its digest stands in the header of the weights, so
+    that the adapter is never merged into another. ModelError when `base` is no longer there.
     """
+    dtype = torch.float16 if locate(base).dtype == "float16" else torch.float32
 
     def write(part: Path) -> None:
         config = copy(network.peft_config[_NAME])
@@ -76,7 +78,7 @@ def save_adapter(folder: Path, network: Any, base: ModelRef, card: ModelCard) ->
         config.inference_mode = True
         config.save_pretrained(part)
         tensors = {
-            f"base_model.model.{name.replace(f'.{_NAME}.', '.')}": tensor.detach().cpu().contiguous()
+            f"base_model.model.{name.replace(f'.{_NAME}.', '.')}": tensor.detach().to("cpu", dtype).contiguous()
             for name, tensor in network.named_parameters()
             if ".lora_" in name
         }

@@ -183,15 +183,31 @@ def test_what_is_loaded_says_what_was_trained(base, saved):
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+def published(folder, base, dtype):
+    """`base` as a model folder with weights of another type."""
+    network_of(base, dtype).save_pretrained(folder)
+    (folder / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
+    (folder / "rsqa-card.json").write_text(card_to_json(CARD))
+    return folder
+
+
+@pytest.mark.parametrize(("stored", "kind"), [("float16", torch.float16), ("bfloat16", torch.float32)])
+def test_an_adapter_takes_no_more_digits_than_its_base(base, tmp_path, stored, kind):
+    small = published(tmp_path / "small", base, stored)
+    network = trained(with_lora(network_of(small), 3, 6, list(PARTS)))
+    save_adapter(tmp_path / "adapter", network, find_model(str(small)), CARD)
+    assert {t.dtype for t in load_file(tmp_path / "adapter" / "adapter_model.safetensors").values()} == {kind}
+    ours, theirs = network_of(tmp_path / "adapter"), oracle(small, tmp_path / "adapter")
+    for (name, a), (_, b) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6, msg=name)
+    said = [Reader(each)(*row(each))[0].logprob for each in (network, ours)]
+    torch.testing.assert_close(*said, rtol=0, atol=5e-3 if kind == torch.float16 else 1e-4)
+
+
 @pytest.mark.parametrize("stored", ["float16", "bfloat16"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "auto"])
 def test_every_matrix_is_rounded_once(base, tmp_path, stored, dtype):
-    small = tmp_path / "small"
-    small.mkdir()
-    half = network_of(base, stored)
-    half.save_pretrained(small)
-    (small / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
-    (small / "rsqa-card.json").write_text(card_to_json(CARD))
+    small = published(tmp_path / "small", base, stored)
     save_adapter(tmp_path / "adapter", trained(with_lora(network_of(small), 3, 6)), find_model(str(small)), CARD)
     kind = getattr(torch, stored if dtype == "auto" else dtype)
     exact = dict(network_of(tmp_path / "adapter").named_parameters())
