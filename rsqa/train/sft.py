@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -136,84 +137,134 @@ def export(folder: Path, network: Any, tokenizer: Any, card: ModelCard, recipe: 
         checkpoint.export(folder, network, tokenizer, card)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """What one process trains with."""
+
+    recipe: Recipe
+    out: Path
+    accelerator: Accelerator
+    supply: Supply
+    n_micro: int
+    """Micro batches of a step in this process."""
+    network: Any
+    """transformers' Qwen2VLForConditionalGeneration, float32."""
+    card: ModelCard
+    alone: Learner
+    """The same weights as in `learner` and no ties to other processes: what one process does goes through it."""
+    learner: nn.Module
+    optimizer: torch.optim.Optimizer
+    begun: Progress
+    """Where this start takes up the run."""
+
+
 def train(recipe: Recipe, data: Path, out: Path, resume: bool = False, watcher: Watcher = NOBODY) -> Path:
     """Run a recipe on what is in `data` -> the model folder `out/model`; `resume`: from the newest checkpoint.
 
     Raises InputError for data that can't be used, OutputError where `out` holds a run or can't be written, ModelError
     when the loss is no number; what was saved stays.
     """
+    run = begin(recipe, data, out, resume, watcher)
+    accelerator, main, steps = run.accelerator, run.accelerator.is_main_process, run.supply.steps
+    log = Log(out, watcher, run.begun, steps) if main else None
+    words = Words(run.supply.tokenizer.backend_tokenizer, run.card)
+    prompts = run.supply.samples() if main else []
+    asks = [asked(prompt, number, words, run.card) for number, prompt in enumerate(prompts)]
+    started = time.monotonic() - run.begun.seconds
+    for step, drawn in ahead(lambda step: run.supply.draw(step, run.n_micro), run.begun.step, steps):
+        taken = take_step(run, step, drawn, watcher.stopped)
+        progress = Progress(step + 1, time.monotonic() - started)
+        evaluates = progress.step % recipe.eval_every == 0 or progress.step == steps
+        saves = progress.step % recipe.save_every == 0 or progress.step == steps or taken.stopped
+        if log is not None:
+            log.step(progress, taken.loss, taken.hint, taken.norm, pictures=recipe.batch, tokens=taken.tokens)
+            if progress.step % recipe.log_every == 0 or saves:
+                log.flush()
+        if evaluates or saves:
+            state = whole_state(run.optimizer, keep=main) if saves else {}
+            with gathered(run.learner):  # all processes give what they hold; the first one alone has a log
+                if log is not None and evaluates:
+                    evaluate(run, log, progress, lambda: samples(run.network, words, asks))
+                if log is not None and saves:
+                    save(run, log, progress, state)
+        if taken.stopped:
+            break
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return out / "model"
+
+
+def begin(recipe: Recipe, data: Path, out: Path, resume: bool, watcher: Watcher) -> Run:
+    """Find the data, load the network, take up the newest checkpoint. Raises as `train`."""
     if checkpoint.checkpoints(out) and not resume:
         raise OutputError(f"{out.name} holds a run already; continue it with --resume or name another --out")
     with checkpoint.writing(out):
         out.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(mixed_precision="bf16" if recipe.bf16 else "no")
-    main, ranks = accelerator.is_main_process, accelerator.num_processes
+    ranks = accelerator.num_processes
     n_micro = math.ceil(recipe.batch / ranks / recipe.micro) if recipe.micro else 1
     with checkpoint.writing(out):
         share = accelerator.process_index, ranks, n_micro
-        supply = supply_of(recipe, data, out, share, watcher.say if main else _silent)
-    steps = supply.steps
+        supply = supply_of(recipe, data, out, share, watcher.say if accelerator.is_main_process else _silent)
     torch.manual_seed(recipe.seed)
     network = initial_network(recipe, supply)
     card = supply.card(sum(weight.numel() for weight in network.parameters()))
     vocab_size, dim = network.model.language_model.embed_tokens.weight.shape
     attend = FLOAT32_ATTENTION if accelerator.device.type == "cpu" and recipe.bf16 else Attention()
-    # `alone` has the same weights as `learner` and no ties to other processes: what one process does goes through it.
     digits = digit_tokens(partial(supply.tokenizer.encode, add_special_tokens=False))
     reader = Reader(network, attend, recipe.compile, recipe.recompute, digits=digits)
     alone = Learner(reader, supply.hints(dim, vocab_size))
     freeze(alone, recipe)
     learner = spread(Learner(alone.reader, alone.hints), accelerator)
     optimizer = torch.optim.AdamW(parameter_groups(alone, recipe), betas=(0.9, recipe.beta2), fused=True)
-    told = [{key: group[key] for key in ("peak", "weight_decay")} for group in optimizer.param_groups]
-    begun = checkpoint.restore(out, alone, optimizer) if resume else Progress(0, 0.0)
-    for group, values in zip(optimizer.param_groups, told, strict=True):
-        group |= values  # the recipe's, which may be lower than those that were saved
+    begun = restored(out, alone, optimizer) if resume else Progress(0, 0.0)
+    return Run(recipe, out, accelerator, supply, n_micro, network, card, alone, learner, optimizer, begun)
 
-    log = Log(out, watcher, begun, steps) if main else None
-    words = Words(supply.tokenizer.backend_tokenizer, card)
-    asks = [asked(prompt, number, words, card) for number, prompt in enumerate(supply.samples() if main else [])]
-    started = time.monotonic() - begun.seconds
-    stopped = False
-    for step, drawn in ahead(lambda step: supply.draw(step, n_micro), begun.step, steps):
-        if stopped:
-            break
-        batches = [batch.to(accelerator.device) for batch in drawn]
-        n_learned = torch.tensor(sum(batch.text.n_learned for batch in batches), device=accelerator.device)
-        n_learned = accelerator.reduce(n_learned, "sum").clamp(min=1)
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * learning_rate(step, recipe, steps)
-        loss, hint = learn(accelerator, learner, batches, n_learned, recipe.hint)
-        norm = whole(nn.utils.clip_grad_norm_(learner.parameters(), recipe.clip))
-        own = torch.stack([loss, hint / ranks, norm / ranks, norm.new_tensor(float(watcher.stopped()))])
-        *figures, stops = accelerator.reduce(own, "sum").tolist()
-        done, seconds, stopped = step + 1, time.monotonic() - started, stops > 0
-        if not all(map(math.isfinite, figures)):
-            raise ModelError(f"loss is {figures[0]} at step {done}; lower the rates ({checkpoint.kept(out)})")
-        optimizer.step()
-        optimizer.zero_grad()
-        evaluates = done % recipe.eval_every == 0 or done == steps
-        saves = done % recipe.save_every == 0 or done == steps or stopped
-        if log is not None:
-            log.step(Progress(done, seconds), *figures, pictures=recipe.batch, tokens=int(n_learned))
-            if done % recipe.log_every == 0 or saves:
-                log.flush()
-        if not (evaluates or saves):
-            continue
-        state = whole_state(optimizer, keep=main) if saves else {}
-        with gathered(learner):
-            if log is not None and evaluates:
-                with accelerator.autocast():
-                    scores = supply.validate(alone)
-                log.write(step=done, validation=scores, samples=samples(network, words, asks))
-            if log is not None and saves:
-                with checkpoint.writing(out):
-                    export(out / "model", network, supply.tokenizer, card, recipe)
-                    checkpoint.save(out, alone, state, Progress(done, seconds))  # last: it says that all is written
-                    log.draw()
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
-    return out / "model"
+
+def restored(out: Path, alone: Learner, optimizer: torch.optim.Optimizer) -> Progress:
+    """The newest checkpoint, with the rates of the recipe, which may be lower than those that were saved."""
+    told = [{key: group[key] for key in ("peak", "weight_decay")} for group in optimizer.param_groups]
+    begun = checkpoint.restore(out, alone, optimizer)
+    for group, values in zip(optimizer.param_groups, told, strict=True):
+        group |= values
+    return begun
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a step was like, over all processes."""
+
+    loss: float
+    """Mean of the tokens that were taught."""
+    hint: float
+    norm: float
+    """Of the gradients, before they were clipped."""
+    tokens: int
+    stopped: bool
+    """Whether any process was told to stop."""
+
+
+def take_step(run: Run, step: int, drawn: Sequence[Batch], stopped: Callable[[], bool]) -> Taken:
+    """Learn from the batches of this process. ModelError for a loss that is no number, before it reaches a weight.
+
+    `stopped`: whether this process was told to stop.
+    """
+    accelerator, recipe, optimizer = run.accelerator, run.recipe, run.optimizer
+    batches = [batch.to(accelerator.device) for batch in drawn]
+    n_learned = torch.tensor(sum(batch.text.n_learned for batch in batches), device=accelerator.device)
+    n_learned = accelerator.reduce(n_learned, "sum").clamp(min=1)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * learning_rate(step, recipe, run.supply.steps)
+    loss, hint = learn(accelerator, run.learner, batches, n_learned, recipe.hint)
+    norm = whole(nn.utils.clip_grad_norm_(run.learner.parameters(), recipe.clip))
+    ranks = accelerator.num_processes
+    own = torch.stack([loss, hint / ranks, norm / ranks, norm.new_tensor(float(stopped()))])
+    all_loss, all_hint, all_norm, stops = accelerator.reduce(own, "sum").tolist()
+    if not all(map(math.isfinite, (all_loss, all_hint, all_norm))):
+        raise ModelError(f"loss is {all_loss} at step {step + 1}; lower the rates ({checkpoint.kept(run.out)})")
+    optimizer.step()
+    optimizer.zero_grad()
+    return Taken(all_loss, all_hint, all_norm, int(n_learned), stops > 0)
 
 
 def learn(
@@ -233,6 +284,21 @@ def learn(
             accelerator.backward(loss * ranks + hint_weight * hint / len(batches))  # averaged over processes
         losses += torch.stack([loss.detach(), hint.detach() / len(batches)])
     return losses
+
+
+def evaluate(run: Run, log: Log, progress: Progress, written: Callable[[], list[dict[str, str]]]) -> None:
+    """Tell how well what is held back is answered, and what the network writes about some of it."""
+    with run.accelerator.autocast():
+        scores = run.supply.validate(run.alone)
+    log.write(step=progress.step, validation=scores, samples=written())
+
+
+def save(run: Run, log: Log, progress: Progress, optimizer: dict[str, Any]) -> None:
+    """Write the model, then the checkpoint, which says that all is written. `optimizer`: its state, whole."""
+    with checkpoint.writing(run.out):
+        export(run.out / "model", run.network, run.supply.tokenizer, run.card, run.recipe)
+        checkpoint.save(run.out, run.alone, optimizer, progress)
+        log.draw()
 
 
 def supply_of(recipe: Recipe, data: Path, out: Path, share: tuple[int, int, int], say: Callable[[str], None]) -> Supply:
