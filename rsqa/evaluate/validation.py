@@ -27,9 +27,9 @@ from rsqa.evaluate.scene_items import (
 )
 from rsqa.evaluate.vhr10 import singles
 from rsqa.tasks.question import YES_NO
-from rsqa.train.data import read_rows
 from rsqa.train.labelled_sets import ask_class
 from rsqa.train.parts import Part, part_of
+from rsqa.train.pictures import read_rows
 from rsqa.train.words import AID_NAMES, UCM_NAMES, shown_labels
 
 SCENES = 30

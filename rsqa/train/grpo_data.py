@@ -11,10 +11,10 @@ from rsqa.engines.registry import find_model
 from rsqa.errors import RecipeError
 from rsqa.tasks.prompts import query
 from rsqa.train import turns as making
-from rsqa.train.data import Picture
 from rsqa.train.grpo_recipe import GrpoRecipe
 from rsqa.train.grpo_records import read_gold
 from rsqa.train.nano import NANO_REASONING
+from rsqa.train.pictures import Picture
 from rsqa.train.prompts import BOX, EXACT, Prompt, Prompts, Shuffled
 from rsqa.train.scene_windows import FIRST_HELD_SEED, scene_windows
 from rsqa.train.turns import Turn

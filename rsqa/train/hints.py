@@ -22,9 +22,10 @@ from torch.nn import functional as F
 
 from rsqa.train import words
 from rsqa.train.batch import Known
-from rsqa.train.data import CELLS_PER_TOKEN, CLASS_NAMES
+from rsqa.train.data import CLASS_NAMES
 from rsqa.train.forward import Seen
 from rsqa.train.packing import IGNORE
+from rsqa.train.pictures import CELLS_PER_TOKEN
 
 STEEPNESS, THRESHOLD = 16.0, 0.25
 """A token says a name when the cosine to the name's word vector exceeds the threshold."""

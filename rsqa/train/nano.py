@@ -19,20 +19,11 @@ from rsqa.engines.registry import find_model, locate
 from rsqa.tasks.prompts import REASONING_SYSTEM, PromptStyle, query
 from rsqa.train import words
 from rsqa.train.batch import Batch, split
-from rsqa.train.data import (
-    CLASS_NAMES,
-    FILES,
-    Batches,
-    CaptionWords,
-    Looks,
-    Phrasing,
-    PictureSet,
-    facts_in,
-    read_parquet,
-)
+from rsqa.train.data import CLASS_NAMES, Batches, CaptionWords, Looks, Phrasing
 from rsqa.train.facts import Facts
 from rsqa.train.hints import Hints
 from rsqa.train.packing import IGNORE
+from rsqa.train.pictures import FILES, PictureSet, facts_in, read_parquet
 from rsqa.train.prompts import OPEN, Prompt
 from rsqa.train.recipe import Recipe
 from rsqa.train.sampling import SHOWN

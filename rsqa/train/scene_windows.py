@@ -24,8 +24,8 @@ from rsqa.scenes.compose import make_scene
 from rsqa.scenes.scene import COVERS, Scene
 from rsqa.scenes.styles import HELD_OUT_STYLES, TRAIN_STYLES
 from rsqa.scenes.truth import THEMES, WindowTruth, describe, truth
-from rsqa.train.data import CELLS_PER_TOKEN, Picture
 from rsqa.train.facts import Facts
+from rsqa.train.pictures import CELLS_PER_TOKEN, Picture
 from rsqa.train.words import GROUND, SCENE_NOUNS
 
 SCENE_PX = 768

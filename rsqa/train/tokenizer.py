@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from rsqa.tasks.prompts import DIRECT_SYSTEM, REASONING_SYSTEM, PromptStyle, suffix_text
 from rsqa.train import words
-from rsqa.train.data import PictureSet, facts_in
+from rsqa.train.pictures import PictureSet, facts_in
 from rsqa.train.turns import turns_of
 
 SPECIAL = (

@@ -25,23 +25,18 @@ from rsqa.train.data import (
     CaptionWords,
     Looks,
     Phrasing,
-    Picture,
-    PictureSet,
-    blended,
     by_token,
-    facts_in,
     hints,
-    picture_of,
-    read_parquet,
-    view,
 )
 from rsqa.train.facts import Facts
 from rsqa.train.nano import NANO_REASONING, NANO_STYLE, nano_card
 from rsqa.train.packing import IGNORE, packed
 from rsqa.train.parts import part_of
+from rsqa.train.pictures import Picture, PictureSet, facts_in, picture_of, read_parquet
 from rsqa.train.recipe import Recipe
 from rsqa.train.tokenizer import train_tokenizer
 from rsqa.train.turns import Turn, TurnShares
+from rsqa.train.views import blended, view
 
 
 def words_as_ids(text):

@@ -8,11 +8,12 @@ import torch
 
 from rsqa.tasks.boxes import format_boxes
 from rsqa.train import words
-from rsqa.train.data import CELLS_PER_TOKEN, CLASS_NAMES, CaptionWords, by_token, hints
+from rsqa.train.data import CLASS_NAMES, CaptionWords, by_token, hints
 from rsqa.train.facts import Facts
 from rsqa.train.forward import Seen
 from rsqa.train.hints import TENS, Hints, _digits, _shared, _stands
 from rsqa.train.packing import IGNORE
+from rsqa.train.pictures import CELLS_PER_TOKEN
 
 DIM = 64
 PLACE = 5

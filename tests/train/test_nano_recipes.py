@@ -17,11 +17,11 @@ from PIL import Image
 from rsqa.engines.cards import load_card
 from rsqa.errors import RecipeError
 from rsqa.train import stages
-from rsqa.train.data import Picture
 from rsqa.train.facts import Facts
 from rsqa.train.grpo_data import prompts_of
 from rsqa.train.grpo_recipe import GrpoRecipe
 from rsqa.train.nano import Pictures
+from rsqa.train.pictures import Picture
 from rsqa.train.recipe import Recipe
 from rsqa.train.rewards import REWARDS, Reward
 

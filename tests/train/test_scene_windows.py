@@ -5,7 +5,7 @@ import pytest
 
 from rsqa.scenes.compose import make_scene
 from rsqa.scenes.scene import COVERS
-from rsqa.train.data import CELLS_PER_TOKEN
+from rsqa.train.pictures import CELLS_PER_TOKEN
 from rsqa.train.scene_windows import FIRST_SEED, PER_SCENE, ground_map, ground_shares, render_windows, scene_windows
 from rsqa.train.words import GROUND
 

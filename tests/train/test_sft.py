@@ -20,12 +20,13 @@ from rsqa.models.packing import TokenTree
 from rsqa.train import turns as making
 from rsqa.train.batch import Batch, split
 from rsqa.train.checkpoint import checkpoints
-from rsqa.train.data import Phrasing, Picture, PictureSet
+from rsqa.train.data import Phrasing
 from rsqa.train.facts import Facts
 from rsqa.train.forward import FLOAT32_ATTENTION, Framed, Reader
 from rsqa.train.log import Watcher
 from rsqa.train.nano import NANO_STYLE, new_network
 from rsqa.train.packing import IGNORE, Chain, packed, packed_mask
+from rsqa.train.pictures import Picture, PictureSet
 from rsqa.train.recipe import Recipe
 from rsqa.train.sft import learning_rate, train
 from rsqa.train.tokenizer import train_tokenizer

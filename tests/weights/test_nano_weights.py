@@ -18,9 +18,9 @@ from rsqa.evaluate.scoring import score
 from rsqa.evaluate.validation import class_items, label_items
 from rsqa.tasks.boxes import format_boxes
 from rsqa.tasks.prompts import DIRECT_SYSTEM, REASONING_SYSTEM
-from rsqa.train.data import read_rows
 from rsqa.train.nano import NANO_STYLE
 from rsqa.train.parts import part_of
+from rsqa.train.pictures import read_rows
 from rsqa.train.tokenizer import SPECIAL
 
 FOLDER = embedded_folder()
