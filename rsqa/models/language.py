@@ -90,11 +90,11 @@ class Language:
         return replace(self, enter=fused(enter, dynamic), leave=fused(leave, dynamic))
 
 
-def language_of(network: Any) -> Language:
+def language_of(network: Any, precision: Precision = AS_LOADED) -> Language:
     """The language part of a transformers network, which stays whole: gradients reach its parameters."""
     config = network.config.text_config
-    layers = [_layer(module, config, AS_LOADED) for module in network.model.language_model.layers]
-    return _language(network, layers, AS_LOADED)
+    layers = [_layer(module, config, precision) for module in network.model.language_model.layers]
+    return _language(network, layers, precision)
 
 
 def take_language(network: Any, precision: Precision = AS_LOADED) -> Language:

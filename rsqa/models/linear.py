@@ -151,6 +151,15 @@ class Precision:
 AS_LOADED = Precision(lambda weight: weight, lambda tensor: tensor)
 
 
+def rounded(dtype: torch.dtype) -> Precision:
+    """All in `dtype`, an adapter's change within the matrix that it changes."""
+
+    def matrix(weight: Tensor | Lora) -> Tensor:
+        return (weight.merged() if isinstance(weight, Lora) else weight).to(dtype)
+
+    return Precision(matrix, lambda tensor: tensor.to(dtype))
+
+
 def eight_bits(dtype: torch.dtype) -> Precision:
     """Matrices of 8 bits, activations and all else in `dtype`."""
 

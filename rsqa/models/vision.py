@@ -123,9 +123,9 @@ class Vision:
         return replace(self, enter=fused(enter, dynamic), leave=fused(leave, dynamic))
 
 
-def vision_of(visual: Any) -> Vision:
+def vision_of(visual: Any, precision: Precision = AS_LOADED) -> Vision:
     """The tower of a transformers network, which stays whole: gradients reach its parameters."""
-    return _vision(visual, [_block(module, AS_LOADED) for module in visual.blocks], AS_LOADED)
+    return _vision(visual, [_block(module, precision) for module in visual.blocks], precision)
 
 
 def take_vision(visual: Any, precision: Precision = AS_LOADED) -> Vision:

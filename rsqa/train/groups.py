@@ -15,6 +15,7 @@ from torch import Tensor
 from rsqa.engines.cards import ModelCard
 from rsqa.engines.generation import Row
 from rsqa.engines.words import Words
+from rsqa.models.linear import AS_LOADED, Precision, rounded
 from rsqa.models.writing import Chance
 from rsqa.train.grpo_loss import has_signal
 from rsqa.train.grpo_recipe import GrpoRecipe
@@ -57,6 +58,14 @@ class Collected:
     """Open prompts, for which there is no judge."""
 
 
+def writing_precision(recipe: GrpoRecipe) -> Precision:
+    """Texts are written as inference writes them: with bf16 in bfloat16, though the trained weights are float32.
+
+    The loss takes nothing but the tokens from there: their probabilities are those of the training's own forward pass.
+    """
+    return rounded(torch.bfloat16) if recipe.bf16 else AS_LOADED
+
+
 class Sampler:
     """Asks prompts, has texts written and rewards them; what it does in a step depends on recipe and step alone."""
 
@@ -95,7 +104,9 @@ class Sampler:
             if prompt.answer_type != OPEN or self._judge
         ]
         chance = Chance((recipe.seed, WRITING), recipe.group, recipe.temperature)
-        written = write(network, self._words, asks, recipe.rows, recipe.max_new_tokens, chance)
+        written = write(
+            network, self._words, asks, recipe.rows, recipe.max_new_tokens, chance, writing_precision(recipe)
+        )
         reward = REWARDS[recipe.reward]
         rewards = [
             reward(self._words.decode(row.tokens), ask.prompt, self._judge)

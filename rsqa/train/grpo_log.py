@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rsqa.engines.cards import ModelCard
 from rsqa.engines.words import Words
-from rsqa.train.groups import Collected
+from rsqa.train.groups import Collected, writing_precision
 from rsqa.train.grpo_loss import Clip, Judged, k3, outside
 from rsqa.train.grpo_recipe import GrpoRecipe
 from rsqa.train.prompts import OPEN, Prompt
@@ -80,7 +80,7 @@ def evaluate(
     Open prompts are not asked: what is right there only a judge could say.
     """
     asks = [asked(prompt, i, words, card) for i, prompt in enumerate(held) if prompt.answer_type != OPEN]
-    written = write(network, words, asks, recipe.rows, recipe.max_new_tokens)
+    written = write(network, words, asks, recipe.rows, recipe.max_new_tokens, precision=writing_precision(recipe))
     sums: Sums = {}
     samples = []
     for ask, (row,) in zip(asks, written, strict=True):

@@ -88,6 +88,7 @@ class GrpoRecipe:
     lora_rank: int = 0
     """0: all weights are trained; above: an adapter of that rank in the language part, scaled by 2."""
     bf16: bool = True
+    """Texts are written, and read again, in bfloat16; the trained weights stay float32."""
     recompute: bool = False
     """Compute layers again in the backward pass in place of holding them."""
 

@@ -18,6 +18,7 @@ from rsqa.engines.prefix import Prefix, prefix_shape, read_prefix
 from rsqa.engines.preprocess import resample
 from rsqa.engines.words import Words
 from rsqa.models.language import Language, language_of
+from rsqa.models.linear import AS_LOADED, Precision
 from rsqa.models.vision import Vision, encode, vision_of
 from rsqa.models.writing import Chance
 from rsqa.tasks.prompts import suffix_text
@@ -52,10 +53,19 @@ def asked(prompt: Prompt, number: int, words: Words, card: ModelCard) -> Asked:
 
 @torch.no_grad()
 def write(
-    network: Any, words: Words, prompts: Sequence[Asked], rows: int, budget: int, chance: Chance | None = None
+    network: Any,
+    words: Words,
+    prompts: Sequence[Asked],
+    rows: int,
+    budget: int,
+    chance: Chance | None = None,
+    precision: Precision = AS_LOADED,
 ) -> list[list[Row]]:
-    """Texts of at most `budget` tokens, `rows` at once -> those of each prompt; without `chance` the likeliest, one."""
-    language, vision = language_of(network), vision_of(network.model.visual)
+    """Texts of at most `budget` tokens, `rows` at once -> those of each prompt; without `chance` the likeliest, one.
+
+    `precision`: of the copy that writes; the network stays as it is.
+    """
+    language, vision = language_of(network, precision), vision_of(network.model.visual, precision)
     texts: list[list[Row]] = [[] for _ in prompts]
     if not prompts:
         return texts

@@ -7,7 +7,7 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from rsqa.errors import ModelError
 from rsqa.models.language import language_of, read, take_language
-from rsqa.models.linear import Lora, eight_bits, linear, scaled_linear
+from rsqa.models.linear import AS_LOADED, Lora, eight_bits, linear, rounded, scaled_linear
 from rsqa.models.rotary import image_positions
 from rsqa.models.vision import encode, patchify, vision_of
 
@@ -127,6 +127,20 @@ def test_without_an_adapter_the_matrices_are_those_of_the_network():
     block, module = vision_of(network.model.visual).blocks[0], network.model.visual.blocks[0]
     assert block.qkv is module.attn.qkv.weight
     assert block.outer is module.mlp.fc2.weight
+
+
+@pytest.mark.parametrize("targets", [None, LANGUAGE], ids=["plain", "adapted"])
+def test_a_copy_in_another_type_is_rounded_once(targets):
+    network = adapted(targets) if targets else plain()
+    exact, half = (language_of(network, precision) for precision in (AS_LOADED, rounded(torch.bfloat16)))
+    for layer, copy in zip(exact.layers, half.layers, strict=True):
+        for name in ("qkv", "out", "gate", "up", "down", "norm_in", "qkv_bias"):
+            weight = getattr(layer, name)
+            whole = weight.merged() if isinstance(weight, Lora) else weight
+            assert torch.equal(getattr(copy, name), whole.bfloat16()), name
+    tower = vision_of(network.model.visual, rounded(torch.bfloat16))
+    assert {tower.embed.weight.dtype, tower.blocks[0].qkv.dtype, tower.norm[0].dtype} == {torch.bfloat16}
+    assert {weight.dtype for weight in network.parameters()} == {torch.float32}
 
 
 @pytest.mark.filterwarnings("ignore:Already found a `peft_config`")

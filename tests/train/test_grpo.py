@@ -19,7 +19,7 @@ from rsqa.models.checkpoint import open_checkpoint
 from rsqa.models.loading import load_network
 from rsqa.tasks.prompts import PromptStyle
 from rsqa.testing import write_random_checkpoint
-from rsqa.train import grpo, rewards
+from rsqa.train import grpo, rewards, sampling
 from rsqa.train.checkpoint import checkpoints
 from rsqa.train.grpo import train
 from rsqa.train.grpo_recipe import GrpoRecipe
@@ -177,8 +177,26 @@ def another_precision():
     AcceleratorState._reset_state()
 
 
-def test_bfloat16_learns_too(tiny, planted, another_precision, tmp_path):
+def test_bfloat16_learns_too(tiny, planted, another_precision, monkeypatch, tmp_path):
+    """Texts are written with weights of 16 bits; what is learned is measured by the network that learns."""
+    writing, loss = sampling.Writing, grpo.grpo_loss
+    held, measured = set(), []
+
+    def written(language, *rest):
+        held.update((language.words.dtype, language.layers[0].qkv.dtype))
+        return writing(language, *rest)
+
+    def learned(logprob, judged, *rest):
+        measured.append((logprob.detach(), judged.old))
+        return loss(logprob, judged, *rest)
+
+    monkeypatch.setattr(sampling, "Writing", written)
+    monkeypatch.setattr(grpo, "grpo_loss", learned)
     run(replace(tiny, bf16=True, recompute=True), tmp_path)
+    assert held == {torch.bfloat16}
+    assert {weight.dtype for weight in weights(tmp_path).values()} == {torch.float32}
+    assert measured
+    assert all(now.dtype == torch.float32 and torch.equal(now, old) for now, old in measured)
     assert all(np.isfinite(line["loss"]) for line in lines(tmp_path) if "reward" in line)
     assert lines(tmp_path)[0]["kl"] == pytest.approx(0, abs=1e-6)
 
