@@ -157,7 +157,11 @@ class EngineContract:
 
     def same(self, a: Replies, b: Replies) -> bool:
         """Whether replies agree: words exactly, log-probabilities within the tolerance."""
-        pairs = ((a.option_logprob, b.option_logprob), (a.token_logprob, b.token_logprob))
+        pairs = (
+            (a.option_logprob, b.option_logprob),
+            (a.token_logprob, b.token_logprob),
+            (a.evidence, b.evidence),
+        )
         close = all(
             (x is None) == (y is None)
             and (x is None or y is None or np.allclose(x, y, rtol=0, atol=self.tolerance, equal_nan=True))
@@ -249,7 +253,7 @@ def _equal(a: Replies, b: Replies) -> bool:
 
 
 def _reversed(replies: Replies) -> Replies:
-    columns = (replies.option_logprob, replies.text, replies.token_logprob, replies.finished)
+    columns = (replies.option_logprob, replies.text, replies.token_logprob, replies.finished, replies.evidence)
     return Replies(*(None if column is None else column[::-1] for column in columns))  # type: ignore[arg-type]
 
 

@@ -32,6 +32,7 @@ def ask(
     scale: opt.Scale = "auto",
     min_valid: opt.MinValid = 0.5,
     model: opt.Model = None,
+    adapter: opt.Adapter = None,
     card: opt.Card = None,
     reasoning: opt.Reasoning = None,
     batch_size: opt.BatchSize = None,
@@ -69,6 +70,7 @@ def ask(
         scale=scale,
         min_valid=min_valid,
         model=model,
+        adapter=adapter,
         card=card,
         reasoning=reasoning,
         batch_size=batch_size,
@@ -82,7 +84,8 @@ def ask(
         allow_mixed=allow_mixed,
         part_tiles=part_tiles,
     )
-    _say_model(model)
+    if model is None and adapter is None:
+        log.info("using the embedded tinyrs-nano, a small model; name a larger one with --model, as --model tinyrs")
     if dry_run:
         _show_plan(request, json)
         return
@@ -102,6 +105,7 @@ def plan(
     scale: opt.Scale = "auto",
     min_valid: opt.MinValid = 0.5,
     model: opt.Model = None,
+    adapter: opt.Adapter = None,
     card: opt.Card = None,
     reasoning: opt.Reasoning = None,
     batch_size: opt.BatchSize = None,
@@ -127,6 +131,7 @@ def plan(
         scale=scale,
         min_valid=min_valid,
         model=model,
+        adapter=adapter,
         card=card,
         reasoning=reasoning,
         batch_size=batch_size,
@@ -149,11 +154,6 @@ def _questions(texts: Sequence[str] | None, file: Path | None) -> tuple[Question
     for warning in asked.warnings:
         log.warning("%s", warning)
     return asked.questions
-
-
-def _say_model(model: str | None) -> None:
-    if model is None:
-        log.info("using the embedded tinyrs-nano, a small model; name a larger one with --model, as --model tinyrs")
 
 
 def _show_plan(request: AskRequest, as_json: bool) -> None:

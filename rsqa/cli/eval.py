@@ -47,6 +47,7 @@ def evaluate(
     ] = None,
     no_blind: Annotated[bool, typer.Option("--no-blind", help="Skip the run on grey pictures.")] = False,
     model: opt.Model = None,
+    adapter: opt.Adapter = None,
     card: opt.Card = None,
     batch_size: opt.BatchSize = None,
     device: opt.Device = "auto",
@@ -75,7 +76,7 @@ def evaluate(
 
     if out is not None:
         make_folder(out)
-    ref = find_model(model, card)
+    ref = find_model(model, card, adapter)
     device = choose_device(device)
     dtype_name = choose_dtype(dtype, device)
     tests = read_benchmark(benchmark, data, split, file or (), ref.card.boxes)

@@ -104,6 +104,15 @@ Card = Annotated[
         show_default=False,
     ),
 ]
+Adapter = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder of an adapter, as rsqa train writes; the model is its base, by default the one that it names.",
+        rich_help_panel=_MODEL,
+        show_default=False,
+    ),
+]
 Reasoning = Annotated[
     bool | None,
     typer.Option(

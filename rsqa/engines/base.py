@@ -29,6 +29,9 @@ class Replies:
     """(N,) mean log-probability of the generated tokens, the end token included."""
     finished: NDArray[np.bool_] | None = None
     """(N,) whether the model ended by itself; False: cut at the token budget."""
+    evidence: NDArray[np.float32] | None = None
+    """(N, blocks) share of each block of the tile in what an adapter told the model for this question, row by row of
+    the square that they form; all zero where no block is valid. What the prompt looked at, no proof of an answer."""
 
 
 @runtime_checkable

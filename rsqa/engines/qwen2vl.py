@@ -3,12 +3,14 @@
     chips ─ encode ─> visual tokens ─ prefix ─> keys and values ─┬─ score ────> closed questions, all in one pass
                                                                  └─ generate ─> open ones, many texts at once
 
+An adapter may put slots before the questions; see `rsqa.engines.grasp`.
 B tiles, H x W pixels, S visual tokens, D width, K options.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,11 +22,12 @@ from rsqa.engines.base import Replies
 from rsqa.engines.batching import PACKED_TOKENS, ROWS, ROWS_PER_TILE, padded_batches
 from rsqa.engines.cards import PIXELS_PER_TOKEN, ModelCard
 from rsqa.engines.generation import Opening, Row, Rules, Writing, openings
+from rsqa.engines.grasp import Guide, marked, shown_tokens, unmarked
 from rsqa.engines.memory import fitting
 from rsqa.engines.prefix import Packed, Prefix, PrefixShape, pack_behind, prefix_shape, read_packed, read_prefix
 from rsqa.engines.preprocess import resample
 from rsqa.engines.reasoning import CLOSING, OPENING, ReasonedScores, Tags
-from rsqa.engines.scoring import Group, edge_logprobs, option_logprobs, pack
+from rsqa.engines.scoring import Branches, Group, edge_logprobs, option_logprobs, pack
 from rsqa.engines.visual import as_array, as_visual, to_device
 from rsqa.engines.words import Words
 from rsqa.errors import ModelError
@@ -32,6 +35,7 @@ from rsqa.models.checkpoint import Checkpoint
 from rsqa.models.language import Language, take_language
 from rsqa.models.linear import AS_LOADED, Precision, eight_bits
 from rsqa.models.loading import load_network, load_tokenizer
+from rsqa.models.rivals import Prompter, load_prompter
 from rsqa.models.vision import Vision, encode, take_vision
 from rsqa.tasks.question import Question
 
@@ -39,8 +43,18 @@ from rsqa.tasks.question import Question
 class Qwen2VLEngine:
     """A network, its words and its card on one device."""
 
-    def __init__(self, network: Any, words: Words, card: ModelCard, precision: Precision = AS_LOADED) -> None:
-        """`network`: transformers' Qwen2VLForConditionalGeneration, which is used up. ModelError for another shape."""
+    def __init__(
+        self,
+        network: Any,
+        words: Words,
+        card: ModelCard,
+        precision: Precision = AS_LOADED,
+        prompter: Prompter | None = None,
+    ) -> None:
+        """`network`: transformers' Qwen2VLForConditionalGeneration, which is used up. ModelError for another shape.
+
+        `prompter`: an adapter that was trained on it.
+        """
         visual, text = network.model.visual, network.config.text_config
         unit = visual.patch_embed.patch_size * visual.spatial_merge_size
         if unit != PIXELS_PER_TOKEN:
@@ -60,6 +74,7 @@ class Qwen2VLEngine:
         self.language: Language = take_language(network, precision)
         if self.device.type == "cuda":
             self.vision, self.language = self.vision.compiled(), self.language.compiled()
+        self.guide = None if prompter is None else Guide(prompter, self.language, words)
 
     def prepare(self, questions: Sequence[Question], tile_shape: tuple[int, int], batch: int) -> Qwen2VLSession:
         """Ready the questions for chips of `tile_shape` (H, W), `batch` tiles at a time.
@@ -68,19 +83,33 @@ class Qwen2VLEngine:
         """
         return Qwen2VLSession(self, tuple(questions), tile_shape, batch)
 
-    def prefix_shape(self, side: tuple[int, int]) -> PrefixShape:
-        """The prefix of chips that the model sees with `side` (H, W) pixels."""
-        grid = side[0] // PIXELS_PER_TOKEN, side[1] // PIXELS_PER_TOKEN
-        return prefix_shape(self.language, self.words.before, grid, self.words.after)
-
 
 def load_qwen2vl(card: ModelCard, checkpoint: Checkpoint, device: str, dtype: str) -> Qwen2VLEngine:
     """Read a checkpoint into memory; `dtype` int8: matrices of 8 bits, converted one after the other."""
-    words = Words(load_tokenizer(checkpoint), card)
-    if dtype != "int8":
-        return Qwen2VLEngine(load_network(checkpoint, device, dtype), words, card)
-    precision = eight_bits(torch.float32 if device == "cpu" else torch.bfloat16)
-    return Qwen2VLEngine(load_network(checkpoint, device, "auto"), words, card, precision)
+    words, int8 = Words(load_tokenizer(checkpoint), card), dtype == "int8"
+    prompter = load_prompter(checkpoint.prompt) if checkpoint.prompt else None
+    network = load_network(replace(checkpoint, prompt=None), device, "auto" if int8 else dtype)
+    width = network.config.text_config.hidden_size
+    if checkpoint.prompt and checkpoint.prompt.shape.width != width:
+        raise ModelError(
+            f"adapter {checkpoint.prompt.folder.name!r} is for models of width {checkpoint.prompt.shape.width}, its "
+            f"base has {width}; it was made for another one"
+        )
+    precision = eight_bits(torch.float32 if device == "cpu" else torch.bfloat16) if int8 else AS_LOADED
+    return Qwen2VLEngine(network, words, card, precision, prompter)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stem:
+    """A prefix and the questions that are asked behind it."""
+
+    shape: PrefixShape
+    scored: tuple[int, ...]
+    """Numbers of the questions in `groups`."""
+    groups: list[tuple[Group, Packed]]
+    """What is scored."""
+    openings: list[Opening]
+    """What is written: open answers, or the reasoning before a closed one."""
 
 
 class Qwen2VLSession:
@@ -93,51 +122,82 @@ class Qwen2VLSession:
             engine.words.check(question)
         self._engine, self._questions, self._shape, self._batch = engine, questions, tile_shape, batch
         self._side = engine.card.model_side(*tile_shape)
+        self._grid = self._side[0] // PIXELS_PER_TOKEN, self._side[1] // PIXELS_PER_TOKEN
         self._turns = engine.vision.turns(*self._side)
-        self._prefix = engine.prefix_shape(self._side)
         closed = [i for i, q in enumerate(questions) if q.closed]
         self._scored: list[int] = [] if engine.card.prompt.reasoning else closed
-        self._groups = self._pack()
+        with torch.inference_mode():
+            self._vectors = engine.guide.vectors(questions) if engine.guide else None
+        self._stems = self._grow()
         self._reasoned = {
-            i: ReasonedScores(engine.words, questions[i], engine.device) for i in closed if i not in self._scored
+            i: ReasonedScores(engine.words, questions[i], self._suffix(i), engine.device)
+            for i in closed
+            if i not in self._scored
         }
-        self._openings = self._open()
         self._tags = Tags(engine.words)
 
-    def _pack(self) -> list[tuple[Group, Packed]]:
-        """What is scored."""
-        engine = self._engine
-        groups = pack([engine.words.branches(self._questions[i]) for i in self._scored], engine.device, PACKED_TOKENS)
-        return [(g, pack_behind(engine.language, self._prefix, g.ids, g.depths, g.mask)) for g in groups]
+    def _grow(self) -> list[Stem]:
+        """One prefix for all questions, or one for each where something of theirs stands before the image."""
+        guide, words, every = self._engine.guide, self._engine.words, range(len(self._questions))
+        if guide is None or guide.shape.placement == "after_image":
+            return [self._stem(words.before, every)]
+        return [self._stem(guide.before(i), [i]) for i in every]
 
-    def _open(self) -> list[Opening]:
-        """What is written: open answers, or the reasoning before a closed one."""
-        words = self._engine.words
-        suffixes = [(i, words.suffix(q)) for i, q in enumerate(self._questions) if i not in self._scored]
-        return openings(self._engine.language, self._prefix, suffixes, PACKED_TOKENS)
+    def _stem(self, before: Sequence[int], asked: Sequence[int]) -> Stem:
+        """`before`: tokens before the image; `asked`: numbers of questions."""
+        engine = self._engine
+        shape = prefix_shape(engine.language, before, self._grid, engine.words.after)
+        scored = tuple(i for i in asked if i in self._scored)
+        branches = [Branches(self._suffix(i), engine.words.options(self._questions[i])) for i in scored]
+        groups = [
+            (g, pack_behind(engine.language, shape, g.ids, g.depths, g.mask))
+            for g in pack(branches, engine.device, PACKED_TOKENS)
+        ]
+        written = [(i, self._suffix(i)) for i in asked if i not in scored]
+        return Stem(shape, scored, groups, openings(engine.language, shape, written, PACKED_TOKENS))
+
+    def _suffix(self, question: int) -> tuple[int, ...]:
+        """Everything between the image and the first token of the reply."""
+        guide, suffix = self._engine.guide, self._engine.words.suffix(self._questions[question])
+        if guide is None or guide.shape.placement == "before_image":
+            return suffix
+        return (*guide.slot_ids(question), *suffix)
 
     def answer(self, chips: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> list[Replies]:
-        """(N, 3, H, W) RGB chips -> one `Replies` per question. `valid` is not used: the model knows no holes."""
-        return fitting(lambda: self._answer_all(chips, self.encode))
+        """(N, 3, H, W) RGB chips -> one `Replies` per question. `valid` is for adapters: the model knows no holes."""
+        return fitting(lambda: self._answer_all(chips, self.encode, self._shown(valid, len(chips))))
 
     def answer_seen(self, features: NDArray[Any]) -> list[Replies]:
         """See `SeeingSession.answer_seen`."""
-        return fitting(lambda: self._answer_all(features, as_visual))
+        visual, shown = unmarked(features, self._n_tokens) if self._engine.guide else (features, None)
+        return fitting(lambda: self._answer_all(visual, as_visual, shown))
 
     def see(self, chips: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> NDArray[Any]:
-        """See `SeeingSession.see`: the visual tokens behind the merger."""
-        return fitting(lambda: self._see_all(chips))
+        """See `SeeingSession.see`: the visual tokens behind the merger; for adapters also which of them show ground."""
+        return self._kept(fitting(lambda: self._see_all(chips)), valid)
 
     @property
     def feature_bytes(self) -> int:
         """Of the visual tokens of one tile."""
-        return as_array(self._unseen(1)).nbytes
+        return self._kept(as_array(self._unseen(1)), None).nbytes
+
+    def _kept(self, visual: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[Any]:
+        shown = self._shown(valid, len(visual))
+        return visual if shown is None else marked(visual, shown)
+
+    def _shown(self, valid: NDArray[np.bool_] | None, n_tiles: int) -> NDArray[np.bool_] | None:
+        """(N, S) tokens that show ground, where it matters."""
+        return shown_tokens(valid, n_tiles, self._grid) if self._engine.guide else None
+
+    @property
+    def _n_tokens(self) -> int:
+        """S."""
+        return self._grid[0] * self._grid[1]
 
     def _unseen(self, n: int) -> Tensor:
         """(n, S, D) without values: the shape of what `see` gives."""
         words = self._engine.language.words
-        n_tokens = self._side[0] * self._side[1] // PIXELS_PER_TOKEN**2
-        return torch.empty((n, n_tokens, words.shape[1]), dtype=words.dtype)
+        return torch.empty((n, self._n_tokens, words.shape[1]), dtype=words.dtype)
 
     def encode(self, chips: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> (B, S, D) visual tokens of chips resampled to the card's side."""
@@ -162,27 +222,56 @@ class Qwen2VLSession:
             batch = next(batches, None)
             yield numbers, visual
 
-    def _answer_all(self, tiles: NDArray[Any], see: Callable[[Tensor], Tensor]) -> list[Replies]:
-        """`see`: a batch of `tiles` on the device -> their visual tokens."""
+    def _answer_all(
+        self, tiles: NDArray[Any], see: Callable[[Tensor], Tensor], shown: NDArray[np.bool_] | None
+    ) -> list[Replies]:
+        """`see`: a batch of `tiles` on the device -> their visual tokens; `shown` (N, S) for an adapter."""
         replies = [self._empty(i, len(tiles)) for i in range(len(self._questions))]
         if self._questions:
             with torch.inference_mode():
-                visual = self._visual(tiles, see)
-                prefixes = ((numbers, read_prefix(self._engine.language, v, self._prefix)) for numbers, v in visual)
-                self._answer(prefixes, len(tiles), replies)
+                self._answer(self._prefixes(tiles, see, shown, replies), len(tiles), replies)
         return replies
 
     def _empty(self, index: int, n: int) -> Replies:
-        question = self._questions[index]
+        question, guide = self._questions[index], self._engine.guide
         scores = np.full((n, len(question.options)), np.nan, np.float32) if question.closed else None
+        evidence = np.zeros((n, guide.shape.blocks), np.float32) if guide and guide.shape.asks else None
         if index in self._scored:
-            return Replies(scores)
-        return Replies(scores, np.empty(n, object), np.full(n, np.nan, np.float32), np.zeros(n, np.bool_))
+            return Replies(scores, evidence=evidence)
+        texts, logprob = np.empty(n, object), np.full(n, np.nan, np.float32)
+        return Replies(scores, texts, logprob, np.zeros(n, np.bool_), evidence)
 
-    def _answer(self, prefixes: Iterator[tuple[slice, Prefix]], n_tiles: int, replies: list[Replies]) -> None:
+    def _prefixes(
+        self,
+        tiles: NDArray[Any],
+        see: Callable[[Tensor], Tensor],
+        shown: NDArray[np.bool_] | None,
+        replies: list[Replies],
+    ) -> Iterator[tuple[slice, Prefix, Stem]]:
+        """Batch by batch what all questions begin with, and what is asked behind it."""
+        for numbers, visual in self._visual(tiles, see):
+            slots = None if shown is None else self._slots(numbers, visual, shown, replies)
+            for stem in self._stems:
+                yield numbers, read_prefix(self._engine.language, visual, stem.shape, slots), stem
+
+    def _slots(self, tiles: slice, visual: Tensor, shown: NDArray[np.bool_], replies: list[Replies]) -> Tensor:
+        """(B, S, D) visual tokens of `tiles` -> (B, Q · K, D) the slots of all questions; their evidence is noted."""
+        guide = self._engine.guide
+        assert guide is not None
+        assert self._vectors is not None
+        places = np.arange(tiles.start, tiles.start + len(visual)).clip(max=tiles.stop - 1)  # the last tile fills up
+        valid = torch.from_numpy(shown[places]).to(visual.device)
+        slots, weights = guide.slots(visual, self._grid, self._vectors, valid)
+        if guide.shape.asks:
+            for reply, column in zip(replies, weights[: tiles.stop - tiles.start].cpu().unbind(dim=1), strict=True):
+                _column(reply.evidence)[tiles] = column.numpy()
+        return slots.flatten(1, 2)
+
+    def _answer(self, prefixes: Iterator[tuple[slice, Prefix, Stem]], n_tiles: int, replies: list[Replies]) -> None:
         """Score every batch as it comes, and write what is to be written, over all of them."""
         scored = self._scoring(prefixes, replies)
-        n_rows = min(ROWS, ROWS_PER_TILE * self._batch, n_tiles * sum(len(o.questions) for o in self._openings))
+        n_written = sum(len(opening.questions) for stem in self._stems for opening in stem.openings)
+        n_rows = min(ROWS, ROWS_PER_TILE * self._batch, n_tiles * n_written)
         if not n_rows:
             for _ in scored:
                 pass
@@ -190,28 +279,28 @@ class Qwen2VLSession:
         engine = self._engine
         rules = Rules(engine.words.stops, engine.card.max_new_tokens, self._reached)
         writing = Writing(engine.language, n_rows, rules)
-        asked = ((tiles, prefix, opening) for tiles, prefix in scored for opening in self._openings)
+        asked = ((tiles, prefix, opening) for tiles, prefix, stem in scored for opening in stem.openings)
         for rows in writing.write(asked):
             for index, reasoned in self._reasoned.items():
                 if mine := [row for row in rows if row.question == index]:
                     tiles = [row.tile for row in mine]
-                    scores = reasoned.score(engine.language, writing.desk, self._prefix.position, mine)
+                    scores = reasoned.score(engine.language, writing.desk, self._stems[0].shape.position, mine)
                     _column(replies[index].option_logprob)[tiles] = scores.cpu().numpy()
             for row in rows:
                 self._note(row, replies[row.question])
 
     def _scoring(
-        self, prefixes: Iterator[tuple[slice, Prefix]], replies: list[Replies]
-    ) -> Iterator[tuple[slice, Prefix]]:
+        self, prefixes: Iterator[tuple[slice, Prefix, Stem]], replies: list[Replies]
+    ) -> Iterator[tuple[slice, Prefix, Stem]]:
         """Pass the batches on, the closed questions of each answered: log p(option) (B, K)."""
-        for tiles, prefix in prefixes:
-            for group, packed in self._groups:
+        for tiles, prefix, stem in prefixes:
+            for group, packed in stem.groups:
                 hidden, _ = read_packed(self._engine.language, prefix, packed, group.heads)
                 edges = edge_logprobs(self._engine.language, hidden, group)[: tiles.stop - tiles.start]
                 for share in group.shares:
-                    target = _column(replies[self._scored[share.question]].option_logprob)
+                    target = _column(replies[stem.scored[share.question]].option_logprob)
                     target[tiles, share.options] = option_logprobs(edges, share).cpu().numpy()
-            yield tiles, prefix
+            yield tiles, prefix, stem
 
     def _reached(self, row: Row) -> bool:
         """Whether a text is as long as it needs to be, though the model would go on."""

@@ -42,9 +42,10 @@ class ReasonedScores:
     p(option) starts there, closing the tag included.
     """
 
-    def __init__(self, words: Words, question: Question, device: torch.device) -> None:
-        self._words, self._question, self._device = words, question, device
-        self._suffix, self._tags = words.suffix(question), Tags(words)
+    def __init__(self, words: Words, question: Question, suffix: tuple[int, ...], device: torch.device) -> None:
+        """`suffix`: what is read of the question before its text is written."""
+        self._words, self._question, self._suffix, self._device = words, question, suffix, device
+        self._tags = Tags(words)
         self._groups: dict[str, list[Group]] = {}
         """By the share of the tag that is spelled anew; nearly always the one of `>`."""
         self.groups_for(">")

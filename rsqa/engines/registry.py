@@ -3,7 +3,7 @@
 A model is named by `tinyrs-nano` (embedded), the name of a card that ships, `owner/name` on the hub, a folder, or
 `package.module:Class` for an engine of another package: a class with a `card` (ModelCard) that is constructed with the
 keywords `device` and `dtype`. A folder may hold an adapter: the model is then its base, which it names, with the
-adapter merged into it.
+adapter merged into it, or put before its questions.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from rsqa.engines.cards import CARD_FILE, CARDS, ModelCard, card_from_dict, card
 from rsqa.errors import ModelError, UsageError
 from rsqa.models.adapter import ADAPTER_CONFIG, Adapter, is_adapter, open_adapter
 from rsqa.models.checkpoint import Checkpoint, open_checkpoint
+from rsqa.models.prompt_adapter import PromptAdapter, is_prompt_adapter, open_prompt_adapter
 
 EMBEDDED = "tinyrs-nano"
 """Of the models that ship in `rsqa.weights` the one that is used when none is named."""
@@ -31,6 +32,7 @@ DTYPES = {
     "float16": "float16", "fp16": "float16", "int8": "int8",
 }  # fmt: skip
 """As they are asked for -> as plans name them. int8: the layers' matrices; activations are float32 on a CPU."""
+_WHERE = "--model MODEL --adapter ADAPTER, or rsqa merge-adapter ADAPTER OUT --base MODEL"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -45,20 +47,24 @@ class ModelRef:
     card: ModelCard
     weights_id: str
     """sha256 over the files that decide what the model says; empty when it is not made of files."""
+    base: str = ""
+    """Where the base of an adapter was found, absolute on this machine or a name; empty: where the adapter says."""
 
     def to_json(self) -> dict[str, Any]:
         """What JSON holds of it."""
-        return {
+        told = {
             "name": self.name,
             "folder": self.folder,
             "card": card_to_dict(self.card),
             "weights_id": self.weights_id,
         }
+        return told | ({"base": self.base} if self.base else {})
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> ModelRef:
         """The inverse of `to_json`."""
-        return cls(raw["name"], raw["folder"], card_from_dict(raw["card"], raw["name"]), raw["weights_id"])
+        card = card_from_dict(raw["card"], raw["name"])
+        return cls(raw["name"], raw["folder"], card, raw["weights_id"], raw.get("base", ""))
 
 
 def embedded_names() -> list[str]:
@@ -76,12 +82,15 @@ def _shelf() -> Path:
     return Path(str(resources.files("rsqa.weights")))
 
 
-def find_model(name: str | None = None, card: str | None = None) -> ModelRef:
+def find_model(name: str | None = None, card: str | None = None, adapter: Path | None = None) -> ModelRef:
     """Find a model and its card without loading it; None is the embedded one. ModelError when it can't be used.
 
     `card` is the name of a card that ships or a JSON file; it wins over the one in the model's folder. A hub name is
-    looked up in the local cache first and then fetched.
+    looked up in the local cache first and then fetched. `adapter` is a folder; `name` is then its base, None: the one
+    that it was trained on.
     """
+    if adapter is not None:
+        return _adapted(adapter, name, card)
     if name is not None and ":" in name and not Path(name).is_dir():
         return _from_class(name, card)
     found = _find_folder(name or EMBEDDED)
@@ -92,6 +101,20 @@ def find_model(name: str | None = None, card: str | None = None) -> ModelRef:
         )
     shown = "" if found.folder.parent == _shelf() else str(found.folder)
     return ModelRef(found.name, shown, load_card(card or str(found.folder)), checkpoint.weights_id())
+
+
+def _adapted(adapter: Path, base: str | None, card: str | None) -> ModelRef:
+    """The model of an adapter folder; `base`: another place for its base than it tells."""
+    folder = adapter.resolve()
+    if not is_adapter(folder):
+        raise ModelError(f"{str(adapter)!r} holds no adapter ({ADAPTER_CONFIG}); name the folder that rsqa train wrote")
+    if card is None and not (folder / CARD_FILE).is_file():
+        raise ModelError(
+            f"adapter {folder.name!r} has no {CARD_FILE}; name one with --card: {', '.join(CARDS)} or a file"
+        )
+    there = "" if base is None else str(Path(base).resolve()) if Path(base).is_dir() else base
+    checkpoint = open_model(folder, there or None)
+    return ModelRef(folder.name, str(folder), load_card(card or str(folder)), checkpoint.weights_id(), there)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,18 +168,24 @@ def _opened(folder: Path, base: str | None, above: tuple[Path, ...]) -> Checkpoi
         return open_checkpoint(folder)
     if folder in above:
         raise ModelError(f"adapter {folder.name!r} is its own base; name the right one in its {ADAPTER_CONFIG}")
-    adapter = open_adapter(folder)
+    adapter = open_prompt_adapter(folder) if is_prompt_adapter(folder) else open_adapter(folder)
     below = _opened(_base_folder(adapter) if base is None else _find_folder(base).folder, None, (*above, folder))
+    if below.prompt:
+        raise ModelError(
+            f"adapter {folder.name!r} is on top of a prompt, {below.prompt.folder.name!r}; train it on what that is on"
+        )
     found = below.weights_id()
     if adapter.base_weights_id not in ("", found):
         raise ModelError(
             f"adapter {folder.name!r} changes a model of weights {adapter.base_weights_id[:12]}, "
-            f"{base or adapter.base!r} has {found[:12]}; name the right base with rsqa merge-adapter --base"
+            f"{base or adapter.base!r} has {found[:12]}; name the right base with {_WHERE}"
         )
+    if isinstance(adapter, PromptAdapter):
+        return replace(below, prompt=adapter)
     return replace(below, adapters=(*below.adapters, adapter))
 
 
-def _base_folder(adapter: Adapter) -> Path:
+def _base_folder(adapter: Adapter | PromptAdapter) -> Path:
     """Where the base lies. Nothing is fetched: nobody but the adapter's file asked for the network."""
     name = adapter.base
     if name in embedded_names():
@@ -171,7 +200,7 @@ def _base_folder(adapter: Adapter) -> Path:
             return folder_there
     raise ModelError(
         f"the base {name!r} of adapter {adapter.folder.name!r} is not on this machine; "
-        "fetch it by name, or say where it is: rsqa merge-adapter ADAPTER OUT --base MODEL"
+        f"fetch it by name, or say where it is with {_WHERE}"
     )
 
 
@@ -265,7 +294,7 @@ def locate(ref: ModelRef) -> Checkpoint:
         raise ModelError(
             f"model folder {ref.folder!r} is not on this machine; put it there or name the model again with --model"
         )
-    checkpoint = open_model(folder)
+    checkpoint = open_model(folder, ref.base or None)
     if checkpoint.weights_id() != ref.weights_id:
         raise ModelError(
             f"{folder.name!r} is not the model that was planned with (its files changed); start anew with --overwrite"

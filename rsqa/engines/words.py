@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from tokenizers import Tokenizer
 
 from rsqa.engines.cards import ModelCard
-from rsqa.engines.scoring import Branches
 from rsqa.errors import ModelError, QuestionError
 from rsqa.tasks.prompts import END, prefix_text, suffix_text
 from rsqa.tasks.question import Question
@@ -69,7 +68,3 @@ class Words:
                 f"question {question.id!r} has options that the model can't tell apart, {twice!r} among them"
             )
         return paths
-
-    def branches(self, question: Question) -> Branches:
-        """A closed question as it is scored right behind its suffix."""
-        return Branches(self.suffix(question), self.options(question))

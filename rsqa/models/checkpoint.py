@@ -15,6 +15,7 @@ from typing import Any
 from rsqa.errors import ModelError
 from rsqa.models.adapter import Adapter, is_adapter
 from rsqa.models.files import check_header, digest_of, read_json
+from rsqa.models.prompt_adapter import PromptAdapter
 
 CONFIG_FILE = "config.json"
 INDEX_FILE = "model.safetensors.index.json"
@@ -35,6 +36,12 @@ class Checkpoint:
     tokenizer: tuple[Path, ...]
     adapters: tuple[Adapter, ...] = ()
     """What is added to the weights, in this order."""
+    prompt: PromptAdapter | None = None
+    """What is put before questions, whatever the weights are then."""
+
+    @property
+    def _added(self) -> tuple[Adapter | PromptAdapter, ...]:
+        return (*self.adapters, *((self.prompt,) if self.prompt else ()))
 
     @property
     def dtype(self) -> str:
@@ -44,12 +51,12 @@ class Checkpoint:
     @property
     def weight_bytes(self) -> int:
         """Size of the weights on disk."""
-        return sum(path.stat().st_size for path in (*self.weights, *(adapter.weights for adapter in self.adapters)))
+        return sum(path.stat().st_size for path in (*self.weights, *(adapter.weights for adapter in self._added)))
 
     def weights_id(self) -> str:
         """-> 64 hexadecimal digits over every file that decides what the model says, whatever the folder's name."""
         digest = digest_of((self.folder / CONFIG_FILE, *self.weights, *self.tokenizer))
-        for adapter in self.adapters:
+        for adapter in self._added:
             digest = sha256(f"{digest} {adapter.digest()}".encode()).hexdigest()
         return digest
 

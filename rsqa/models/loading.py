@@ -20,8 +20,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def load_network(checkpoint: Checkpoint, device: str, dtype: str) -> Any:
     """-> transformers' Qwen2VLForConditionalGeneration in evaluation mode on `device`; `dtype` auto: that of the files.
 
-    Adapters are merged into it. ModelError when a weight is missing, left over, misshapen, unreadable or not finite.
+    Adapters are merged into it. ModelError when a weight is missing, left over, misshapen, unreadable or not finite,
+    and for an adapter that no network can hold.
     """
+    if checkpoint.prompt:
+        raise ModelError(
+            f"adapter {checkpoint.prompt.folder.name!r} depends on picture and question and can't become a part of its "
+            "base; name the base alone, or use the adapter as it is with --adapter"
+        )
     name, wanted = checkpoint.folder.name, None if dtype == "auto" else DTYPES[dtype]
     try:
         with quiet():

@@ -42,6 +42,7 @@ class AskRequest:
     scale: str = "auto"
     min_valid: float = 0.5
     model: str | None = None
+    adapter: Path | None = None
     card: str | None = None
     reasoning: bool | None = None
     batch_size: int | None = None
@@ -110,7 +111,8 @@ def draft(request: AskRequest) -> Draft:
     if not opened:
         raise failed[0][1]
     common_crs(source.crs_wkt for source in opened)  # refuses what no table could hold together
-    model = _taught(find_model(request.model, request.card), request)  # last: it may be gigabytes from the hub
+    found = find_model(request.model, request.card, request.adapter)  # last: it may be gigabytes from the hub
+    model = _taught(found, request)
     planned = tuple(_cut(source, request, model) for source in opened)
     return Draft(
         sources=planned,

@@ -162,7 +162,7 @@ def test_a_list_too_long_for_one_group_is_cut(random_folder, monkeypatch):
     expected = whole.answer(chips)
     monkeypatch.setattr("rsqa.engines.qwen2vl.PACKED_TOKENS", 90)
     cut = engine.prepare(CLOSED, (56, 56), 4)
-    assert len(cut._groups) > len(whole._groups) + 1
+    assert len(cut._stems[0].groups) > len(whole._stems[0].groups) + 1
     for a, b in zip(cut.answer(chips), expected, strict=True):
         np.testing.assert_allclose(a.option_logprob, b.option_logprob, rtol=0, atol=1e-4)
 
