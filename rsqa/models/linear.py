@@ -83,7 +83,8 @@ Weight = Tensor | Int8 | Lora
 def weight_of(module: Any) -> Tensor | Lora:
     """The matrix of a linear layer; with the adapters that peft put around the layer, while they are switched on.
 
-    `weight` of such a layer is that of its base, without a word of the adapter. ModelError for what is not plain LoRA.
+    `weight` of such a layer is that of its base, without a word of the adapter. ModelError for what is neither plain
+    LoRA nor one DoRA.
     """
     if not hasattr(module, "base_layer"):
         given: Tensor = module.weight
@@ -93,17 +94,33 @@ def weight_of(module: Any) -> Tensor | Lora:
     names = [] if module.disable_adapters else [name for name in module.active_adapters if name in module.lora_A]
     if not names:
         return base
+    if names[0] in module.lora_magnitude_vector:
+        return _dora(module, names[0])
     a = torch.cat([module.lora_A[name].weight for name in names])
     b = torch.cat([module.lora_B[name].weight * module.scaling[name] for name in names], dim=1)
     return Lora(base, a, b)
 
 
+def _dora(module: Any, name: str) -> Tensor:
+    """(O, I): W + scale · B A with rows of the lengths that were learned; their own ones get no gradient (arXiv
+    2402.09353, section 4.3).
+    """
+    changed: Tensor = module.base_layer.weight + module.scaling[name] * (
+        module.lora_B[name].weight @ module.lora_A[name].weight
+    )
+    lengths: Tensor = module.lora_magnitude_vector[name].weight / changed.detach().norm(dim=1)
+    return (lengths[:, None] * changed).to(module.base_layer.weight.dtype)
+
+
 def _refuse_all_but_lora(module: Any) -> None:
-    """ModelError for layers of peft that compute anything but x Wᵀ + scale · (x Aᵀ) Bᵀ."""
+    """ModelError for layers of peft that compute anything but x Wᵀ + scale · (x Aᵀ) Bᵀ, or this with scaled rows."""
     if not hasattr(module, "lora_A"):
         raise ModelError(f"layers adapted as {type(module).__name__} can't be run; rsqa runs plain LoRA")
-    if variants := [kind for kind in module.lora_variant.values() if kind is not None]:
-        raise ModelError(f"an adapter with {type(variants[0]).__name__} can't be run; rsqa runs plain LoRA, no DoRA")
+    variants = {type(kind).__name__ for kind in module.lora_variant.values() if kind is not None}
+    if odd := sorted(variants - {"DoraLinearVariant"}):
+        raise ModelError(f"an adapter with {odd[0]} can't be run; rsqa runs LoRA and DoRA")
+    if variants and len(module.lora_A) > 1:
+        raise ModelError("several adapters with DoRA among them can't be run; use one at a time")
     if any(module.lora_bias.values()) or any(getattr(drop, "p", 0) > 0 for drop in module.lora_dropout.values()):
         raise ModelError("an adapter with biases or dropout can't be run; make it without lora_bias and lora_dropout")
     if module.merged:

@@ -29,11 +29,12 @@ PARTS = {
 _NAME = "default"
 
 
-def with_lora(network: Any, rank: int, alpha: int, parts: Sequence[str] = ("language",)) -> Any:
+def with_lora(network: Any, rank: int, alpha: int, parts: Sequence[str] = ("language",), dora: bool = False) -> Any:
     """-> `network` itself, with an adapter around the linear layers of `parts` and nothing else trainable.
 
     A is random by torch's generator, B zero: the network says what it said before. Both are float32 whatever the base:
-    their steps would be lost in 16 bits. There is no dropout.
+    their steps would be lost in 16 bits. There is no dropout. `dora`: lengths of the rows are trained apart from their
+    directions (arXiv 2402.09353).
     """
     if unknown := sorted(set(parts) - PARTS.keys()):
         raise UsageError(f"unknown part {unknown[0]!r} to be adapted; choose from {', '.join(PARTS)}")
@@ -42,7 +43,7 @@ def with_lora(network: Any, rank: int, alpha: int, parts: Sequence[str] = ("lang
     except ImportError as error:
         raise UsageError(f'LoRA needs peft ({error}); install it: pip install "rsqa[train]"') from error
     targets = "|".join(PARTS[part] for part in sorted(parts))
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=targets)
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=targets, use_dora=dora)
     adapted = inject_adapter_in_model(config, network, _NAME)  # in place: attributes are found where they were
     for layer in _layers(adapted):
         layer.lora_A.float()

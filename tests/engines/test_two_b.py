@@ -3,15 +3,20 @@ from math import prod
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 
 from rsqa.bench.checkpoint import write_two_b
-from rsqa.engines.cards import CARDS
+from rsqa.engines.cards import CARD_FILE, CARDS, card_to_json
 from rsqa.engines.qwen2vl import load_qwen2vl
 from rsqa.engines.registry import find_model
 from rsqa.models.checkpoint import open_checkpoint
 from rsqa.tasks.parse import answers
 from rsqa.tasks.question import COUNTS, YES_NO, Question
+from rsqa.train.grasp import drawn, prepared, said_of, set_up
+from rsqa.train.grasp_data import Quiz
+from rsqa.train.grasp_recipe import GraspRecipe
+from rsqa.train.turns import closed
 
 QUESTIONS = (
     Question("water", "Is there water?", "yesno", YES_NO),
@@ -64,3 +69,25 @@ def test_the_2b_shape_answers_four_tiles(folder, card):
         else:
             assert not reply.finished.any()
             assert np.isfinite(reply.token_logprob).all()
+
+
+@pytest.mark.parametrize(
+    ("told", "n_trained"),
+    [
+        ({"mode": "paper", "tokens": 1, "inner": 512, "placement": "before_image"}, 1_580_032),
+        ({"tokens": 8, "inner": 64}, 4 * 8 * 1536 + 2 * (1536 * 64 + 64) + 2),
+    ],
+)
+def test_a_prompt_learns_around_the_2b_shape(folder, told, n_trained):
+    (folder / CARD_FILE).write_text(card_to_json(CARDS["tinyrs"]), encoding="utf-8")
+    bench = set_up(GraspRecipe("2B", str(folder), side_px=112, bf16=True, **told))
+    trained = bench.learner.trained()
+    assert sum(weight.numel() for weight in trained.values()) == n_trained
+    pixels = torch.randint(0, 256, (2, 3, 112, 112), dtype=torch.uint8)
+    turns = tuple((closed("Is there water?", answer, "presence"),) for answer in YES_NO)
+    lesson = prepared(bench, Quiz(pixels, turns))
+    said, weights = said_of(bench, lesson, drawn(bench, lesson.quiz, range(2)))
+    (-said.logprob.mean()).backward()
+    assert weights.shape == (2, 1, 4)
+    assert all(torch.isfinite(weight.grad).all() for weight in trained.values())
+    assert trained["prompter.prompts"].grad.abs().max() > 0

@@ -107,6 +107,24 @@ def test_values_and_gradients_equal_those_of_peft(ours, theirs, targets):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()), msg=name)
 
 
+@pytest.mark.parametrize(("ours", "theirs", "targets"), [CASES[0], CASES[3]])
+def test_rows_of_learned_length(ours, theirs, targets):
+    """DoRA, moved off its start, at which it is the base."""
+    network = adapted(targets, use_dora=True)
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if "magnitude" in name:
+                weight.mul_(torch.linspace(0.8, 1.2, len(weight)))
+    trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
+    assert any("magnitude" in name for name in trained)
+    found, expected = ours(network), theirs(network)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    pull = torch.randn(found.shape, generator=torch.Generator().manual_seed(3))
+    pairs = (torch.autograd.grad((out * pull).sum(), trained.values()) for out in (found, expected))
+    for name, a, b in zip(trained, *pairs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()), msg=name)
+
+
 @pytest.mark.parametrize(("ours", "theirs", "targets"), CASES)
 def test_switched_off_it_is_the_base_to_the_last_bit_and_comes_back(ours, theirs, targets):
     network = adapted(targets)
@@ -190,7 +208,11 @@ def test_rounded_to_8_bits_the_adapter_is_in_the_matrix():
 
 @pytest.mark.parametrize(
     ("settings", "match"),
-    [({"use_dora": True}, "Dora.*plain LoRA"), ({"lora_dropout": 0.1}, "dropout"), ({"lora_bias": True}, "biases")],
+    [
+        ({"alora_invocation_tokens": [1], "task_type": "CAUSAL_LM"}, "ALora.*LoRA and DoRA"),
+        ({"lora_dropout": 0.1}, "dropout"),
+        ({"lora_bias": True}, "biases"),
+    ],
 )
 def test_more_than_lora_is_refused(settings, match):
     network = adapted(["q_proj"], **settings)
