@@ -49,6 +49,23 @@ def write_whole_bytes(path: Path, content: bytes | memoryview) -> None:
     write_whole(path, write)
 
 
+def write_whole_named(path: Path, write: Callable[[Path], None]) -> None:
+    """`write_whole` for libraries that look at a file's suffix, or keep a journal beside it.
+
+    `write` gets the final name, in a temporary folder.
+    """
+    folder = _temporary_name(path)
+    with _output_errors(path):
+        try:
+            folder.mkdir()
+            write(folder / path.name)
+            _sync(folder / path.name)
+            os.replace(folder / path.name, path)
+            _sync(path.parent)
+        finally:
+            _delete(folder)
+
+
 def write_whole_folder(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary folder and move it to `path`.
 
@@ -142,5 +159,7 @@ def _output_errors(path: Path) -> Iterator[None]:
     except (OSError, ArrowException) as error:
         code = error.errno if isinstance(error, OSError) else None
         reason = os.strerror(code) if code else (str(error).splitlines() or [type(error).__name__])[0]
-        remedy = "free some space and run the same command again" if code in FULL else "choose a writable --out"
+        remedy = (
+            "free some space and run the same command again" if code in FULL else "choose a place that can be written"
+        )
         raise OutputError(f"can't write {path}: {reason}; {remedy}") from error

@@ -9,6 +9,7 @@ import numpy as np
 from affine import Affine
 from pyproj import CRS
 
+from rsqa.sinks.geoparquet import finish_answers
 from rsqa.sinks.part import PartRows, QuestionColumns, write_part
 from rsqa.sinks.tiling import TiledSource
 from rsqa.tasks.question import COUNTS, YES_NO, Question
@@ -130,3 +131,12 @@ def write_parts(folder: Path, sources, tiles_per_part=25, questions=QUESTIONS) -
             write_part(path, [portion], plan_id=PLAN_ID, number=len(paths))
             paths.append(path)
     return paths
+
+
+def finished(folder: Path, *sources) -> Path:
+    """A folder with a whole table of answers, as other tools find it."""
+    folder.mkdir(exist_ok=True)
+    parts = write_parts(folder / "parts", sources)
+    finish_answers(folder / "answers.parquet", parts, QUESTIONS, [src.crs_wkt for src in sources], PLAN_ID)
+    (folder / "run.json").write_text("{}")
+    return folder

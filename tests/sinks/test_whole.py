@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rsqa.errors import ExitCode, OutputError
-from rsqa.sinks.whole import discard, sweep, write_whole, write_whole_bytes, write_whole_folder
+from rsqa.sinks.whole import discard, sweep, write_whole, write_whole_bytes, write_whole_folder, write_whole_named
 
 
 def names(folder: Path) -> list[str]:
@@ -25,6 +25,21 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
     write_whole(path, write)
     assert path.read_text() == "new"
     assert names(tmp_path) == ["a.json"]
+
+
+def test_a_writer_that_wants_the_name_gets_a_folder_of_its_own(tmp_path):
+    path = tmp_path / "a.gpkg"
+    path.write_text("old")
+
+    def write(temporary: Path) -> None:
+        assert temporary.name == "a.gpkg"
+        temporary.with_name("a.gpkg-journal").write_text("left behind")
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+
+    write_whole_named(path, write)
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["a.gpkg"]
 
 
 def raise_full(*args, **kwargs):
