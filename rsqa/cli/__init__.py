@@ -12,7 +12,7 @@ import typer
 from typer import TyperException
 
 import rsqa
-from rsqa.cli import ask, bench, data, demo, doctor, eval, export, finish, merge, models, show, train
+from rsqa.cli import ask, bench, data, demo, doctor, eval, export, finish, merge, models, report, show, train
 from rsqa.cli.output import emit, log, start_output
 from rsqa.errors import ExitCode, RsqaError
 
@@ -29,6 +29,7 @@ app.command()(ask.plan)
 app.command()(show.show)
 app.command()(finish.finish)
 app.command()(export.export)
+app.command()(report.report)
 app.command()(demo.demo)
 app.command()(models.models)
 app.command()(doctor.doctor)
