@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from math import ceil, floor, sqrt
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rsqa.errors import ModelError
+from rsqa.tasks.boxes import BOX_FORMATS, BoxFormat
 from rsqa.tasks.detect import HowMany
 from rsqa.tasks.prompts import END, REASONING_SYSTEM, PromptStyle
 
@@ -43,13 +44,18 @@ class ModelCard:
     side_range_px: tuple[int, int] = (56, 3584)
     """Trained range of tile sides, source pixels."""
     boxes: HowMany = "one"
-    box_format: Literal["tinyrs", "qwen2vl"] = "tinyrs"
+    box_format: BoxFormat = "tinyrs"
+    """How the model writes boxes, and so how they are read."""
     temperatures: Mapping[str, float] = field(default_factory=dict)
     """Question kind -> temperature fitted on validation data; absent: not calibrated, 1."""
     mass_floor: float = 0.05
     """Least share of probability on the listed options; below it the answer is `off_list`."""
     max_new_tokens: int = 256
     parameters: int = 0
+
+    def __post_init__(self) -> None:
+        if self.box_format not in BOX_FORMATS:
+            raise ValueError(f"box_format is {self.box_format!r}, it must be one of {', '.join(BOX_FORMATS)}")
 
     def model_side(self, height: int, width: int) -> tuple[int, int]:
         """Chip (H, W) -> the (H, W) that the model sees, each a multiple of 28."""

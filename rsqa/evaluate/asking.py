@@ -16,7 +16,7 @@ from rsqa.engines.base import Engine, Replies, Session
 from rsqa.engines.batching import MAX_CHIP_BYTES, half
 from rsqa.errors import InputError, OutOfMemory, SourceMissing
 from rsqa.evaluate.items import Item, ItemSet, Picture
-from rsqa.tasks.boxes import format_boxes, parse_boxes
+from rsqa.tasks.boxes import BoxFormat, format_boxes, read_boxes, upright_boxes
 from rsqa.tasks.parse import Answers, Status, answers
 from rsqa.tasks.prompts import query
 from rsqa.tasks.question import Question
@@ -127,15 +127,22 @@ class Examiner:
                 got.status, got.value, texts, got.confidence, raw.confidence, strict=True
             )
         ]
-        return [_boxed(answer) for answer in read] if question.kind == "box" else read
+        return [_boxed(answer, card.box_format) for answer in read] if question.kind == "box" else read
 
 
-def _boxed(answer: Answer) -> Answer:
-    """Words without a well-formed box are no answer to where something is; an empty list is one: nowhere."""
+def _boxed(answer: Answer, box_format: BoxFormat) -> Answer:
+    """The answer with boxes as TinyRS writes them, upright, whichever way the model does: scores are read from those.
+
+    Words without a well-formed box are no answer to where something is; an empty list is one: nowhere.
+    """
     value = answer.value or ""
-    if answer.status == "ok" and not parse_boxes(value) and value.strip() != format_boxes(()):
+    if answer.status != "ok" or value.strip() == format_boxes(()):
+        return answer
+    height, width = answer.size
+    boxes = upright_boxes(read_boxes(value, box_format), height / width)
+    if not boxes:
         return replace(answer, status="unparsed", value=None)
-    return answer
+    return replace(answer, value=format_boxes(boxes))
 
 
 def ask(examiner: Examiner, tests: ItemSet, on_progress: Callable[[int, int], None]) -> Asked:

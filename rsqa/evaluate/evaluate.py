@@ -83,8 +83,6 @@ def evaluate(
     items = [tests.items[i] for i in kept]
     answers = [answer for answer in asked.answers if answer is not None]
     columns = _columns(benchmark, ItemSet(tests.pictures, tuple(items)), answers, [blind[i] for i in kept], options)
-    if any(item.question.kind == "box" for item in items) and examiner.engine.card.box_format != "tinyrs":
-        notes.append("boxes are read as TinyRS writes them, this model was taught another format")
     groups = [tests.pictures[item.picture].group for item in items]
     report = Report(
         benchmark=benchmark.name, provenance=_provenance(examiner, benchmark, options, asked.pixels_sha256),

@@ -29,6 +29,10 @@ def test_a_card_survives_its_file(card, tmp_path):
         ('{"nmae": "x"}', "unknown key 'nmae'"),
         ('{"name": "x", "title": "x", "licence": "x", "prompt": {"sytem": "x"}}', "can't be read"),
         ('{"name": "x", "title": "x", "licence": "x", "side_range_px": 3}', "can't be read"),
+        (
+            '{"name": "x", "title": "x", "licence": "x", "prompt": {}, "box_format": "yolo"}',
+            "box_format is 'yolo', it must be one of tinyrs, qwen2vl, geochat",
+        ),
     ],
 )
 def test_a_wrong_card_is_refused(text, match):

@@ -217,6 +217,24 @@ def test_every_box_of_an_answer_counts_and_is_as_sure_as_the_object_s_presence(t
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("box_format", "said", "iou"),
+    [
+        ("qwen2vl", "<|box_start|>(100,200),(300,400)<|box_end|>", 1),
+        ("qwen2vl", "[[100,200,300,400]]", 0),
+        ("geochat", "{<10><20><30><40>|<0>}", 1),
+        ("geochat", "{<5><25><35><35>|<90>}", 0.2 * 0.1 / (0.2 * 0.2 + 0.1 * 0.3 - 0.2 * 0.1)),
+        ("tinyrs", "(100,200),(300,400)", 0),
+    ],
+)
+def test_boxes_are_read_as_the_card_says(box_format, said, iou):
+    item = Item("p", Question("q", "the ship", "box"), ("VG",), measure="box", boxes=((10, 20, 30, 40),))
+    tests = ItemSet({"p": shade("p", 1, (100, 100))}, (item,))
+    report, _ = run(Teller(lambda chip, question: said, replace(CARD, box_format=box_format)), tests)
+    assert report.boxes[0].mean_iou == pytest.approx(iou)
+    assert not report.notes
+
+
 def test_question_text_is_not_fitted_on_the_picture_that_it_is_asked_about():
     """Each text occurs on one picture only: nothing can be known from it; and on two pictures: everything."""
     once = [Item(f"p{i:02}", Question("q", f"Is there {i}?", "yesno", YES_NO), ("t",), ("yes",)) for i in range(20)]

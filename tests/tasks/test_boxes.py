@@ -1,10 +1,22 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import shapely
+import shapely.affinity
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsqa.tasks.boxes import format_boxes, iou, parse_boxes
+from rsqa.tasks.boxes import (
+    BOX_FORMATS,
+    SaidBoxes,
+    corners,
+    format_boxes,
+    iou,
+    parse_boxes,
+    read_boxes,
+    upright_boxes,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,9 +41,92 @@ def test_parse_boxes(text, expected):
     assert parse_boxes(text) == expected
 
 
-@given(st.text())
-def test_no_text_makes_it_raise(text):
-    assert all(0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1 for x1, y1, x2, y2 in parse_boxes(text))
+BOX = (0.1, 0.2, 0.3, 0.4)
+SMALL = (0.01, 0.02, 0.03, 0.04)
+
+
+@pytest.mark.parametrize(
+    ("box_format", "text", "boxes", "malformed"),
+    [
+        ("tinyrs", "[[100,200,300,400],[10,20,30,40]]", (BOX, SMALL), 0),
+        ("tinyrs", "[[100,200,300,400],[1,2,3],[3,2,1,4],[x,2]]", (BOX,), 3),
+        ("tinyrs", "[[100,200,300,400],[10,20,30,4", (BOX,), 1),
+        ("tinyrs", "[] [here] there", (), 0),
+        ("tinyrs", "<|box_start|>(100,200),(300,400)<|box_end|>", (), 0),
+        ("qwen2vl", "<|box_start|>(100,200),(300,400)<|box_end|>", (BOX,), 0),
+        ("qwen2vl", "the ship(100, 200), (300, 400)\nthe other(10,20),(30,40)", (BOX, SMALL), 0),
+        ("qwen2vl", "(a large one) (100,200),(300,400) (10,20), (10,20),(10,40) (1,2,3),(4,5)", (BOX,), 3),
+        ("qwen2vl", "(100,200),(300,400)(10,20),(30,4", (BOX,), 1),
+        ("qwen2vl", "[[100,200,300,400]]", (), 0),
+        ("geochat", "<p>a ship</p> {<10><20><30><40>|<0>}<delim>{<1><2><3><4>}", (BOX, SMALL), 0),
+        ("geochat", "{<10><20><30><40>|<0>}{<10><20><30>|<0>}{<30><20><10><40>|<0>}{<1><2><3><4>|<9", (BOX,), 3),
+        ("geochat", "{} {ship} [[10,20,30,40]]", (), 0),
+        ("geochat", "{<10><20><30><40>|<0>}{<-5><0><200><999999999>|<0>}", (BOX, (0, 0, 1, 1)), 0),
+    ],
+)
+def test_read_boxes(box_format, text, boxes, malformed):
+    assert read_boxes(text, box_format) == SaidBoxes(boxes, (0.0,) * len(boxes), malformed)
+
+
+def test_angles():
+    said = read_boxes("{<20><40><60><60>|<30>}{<20><40><60><60>|<-90>}{<20><40><60><60>|<450>}", "geochat")
+    assert said.turns == (30, 270, 90)
+
+
+words = st.text() | st.lists(
+    st.sampled_from(["[", "]", "(", ")", "{", "}", "<", ">", "|", ",", " ", "1", "23", "-", "²", "٣"])
+).map("".join)
+
+
+@given(words, st.sampled_from(BOX_FORMATS))
+def test_no_text_makes_it_raise(text, box_format):
+    said = read_boxes(text, box_format)
+    assert all(0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1 for x1, y1, x2, y2 in said.boxes)
+    assert len(said.turns) == len(said.boxes)
+    assert said.malformed >= 0
+    assert corners(said).shape == (len(said.boxes), 4, 2)
+    assert all(0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1 for x1, y1, x2, y2 in upright_boxes(said))
+
+
+@pytest.mark.parametrize("box_format", BOX_FORMATS)
+@pytest.mark.parametrize("piece", ["[", "(", "{", "[1,", "(1,1),", "{<1>", "1", " ", "[ " * 2])
+def test_long_nonsense_is_read_at_once(box_format, piece):
+    """Time grows with the length of a text, not with its square: that would be minutes here."""
+    assert not read_boxes(piece * 50_000, box_format).boxes
+
+
+numbers = st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(1, 100), st.integers(1, 100))
+
+
+@given(st.lists(numbers), st.lists(numbers, max_size=3))
+def test_each_format_reads_its_own(first, second):
+    found = [tuple(v / 100 for v in n) for n in first + second if n[0] < n[2] and n[1] < n[3]]
+    for box_format, pattern, scale in (
+        ("tinyrs", "[{0},{1},{2},{3}]", 10),
+        ("qwen2vl", "<|box_start|>({0},{1}),({2},{3})<|box_end|>", 10),
+        ("geochat", "{{<{0}><{1}><{2}><{3}>|<0>}}", 1),
+    ):
+        text = " and ".join(pattern.format(*(v * scale for v in n)) for n in first + second)
+        said = read_boxes(text, box_format)
+        assert said.boxes == tuple(found)
+        assert said.malformed == len(first + second) - len(found)
+
+
+@given(numbers.filter(lambda n: n[0] < n[2] and n[1] < n[3]), st.integers(-360, 360), st.sampled_from([0.5, 1.0, 2.0]))
+def test_a_turn_is_that_of_shapely_in_pixels(box, angle, aspect):
+    """y runs down in a picture: what is clockwise there is counter-clockwise, so positive, for x and y."""
+    x1, y1, x2, y2 = box
+    (turned,) = corners(read_boxes(f"{{<{x1}><{y1}><{x2}><{y2}>|<{angle}>}}", "geochat"), aspect)
+    pixels = shapely.affinity.rotate(shapely.box(x1, y1 * aspect, x2, y2 * aspect), angle, origin="center")
+    expected = shapely.affinity.scale(pixels, 0.01, 0.01 / aspect, origin=(0, 0))
+    assert shapely.Polygon(turned).symmetric_difference(expected).area < 1e-9
+
+
+def test_corners_go_around_from_the_upper_left():
+    (box,) = corners(SaidBoxes((BOX,), (0.0,)))
+    assert box.tolist() == [[0.1, 0.2], [0.1, 0.4], [0.3, 0.4], [0.3, 0.2]]
+    (turned,) = corners(SaidBoxes(((0.2, 0.4, 0.6, 0.6),), (90.0,)))
+    assert np.allclose(turned, [[0.5, 0.3], [0.3, 0.3], [0.3, 0.7], [0.5, 0.7]])
 
 
 corner = st.integers(0, 999)
