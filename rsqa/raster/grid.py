@@ -253,7 +253,8 @@ def block_grid(grid: TileGrid, layout: Layout, *, bytes_per_px: int, max_tiles: 
 
     A block holds at most 64 Mpx, 128 MB of raw pixels and `max_tiles` tiles. Within that, its edges fall on edges of
     file blocks (full-width bands where the file has strips), so that no file block is decoded twice; where no such
-    block fits, the shape is taken that decodes least; of equals one of at most `ENOUGH_BYTES`, and the widest of those.
+    block fits, or windows overlap, the shape is taken that decodes least; of equals one of at most `ENOUGH_BYTES`, and
+    the widest of those.
     UsageError when a single tile is too large.
 
     bytes_per_px: of all bands that are read, mask included.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from math import isfinite, sqrt
 
+import numpy as np
 import pyproj
 import pyproj.exceptions
+from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
 from rsqa.errors import SourceRefused
@@ -40,6 +42,19 @@ def place(dataset: DatasetReader, name: str) -> tuple[str, Transform, float]:
             f"gdal_edit.py -a_srs EPSG:… {name!r}"
         ) from error
     return wkt, (a, b, c, d, e, f), gsd_m
+
+
+def ground_rings(corners: NDArray[np.float64], transform: Transform) -> NDArray[np.float64]:
+    """Ground polygons of quadrangles of pixels, exact also for rotated, sheared and south-up rasters.
+
+    corners: (N, 4, 2) col, row of the upper left, lower left, lower right, upper right one, pixel corners being
+    integers -> (N, 5, 2) closed rings of x, y in the CRS of the transform, counter-clockwise on the ground.
+    """
+    a, b, c, d, e, f = transform
+    cols, rows = corners[:, [0, 1, 2, 3, 0]].transpose(2, 0, 1)
+    rings = np.stack([a * cols + b * rows + c, d * cols + e * rows + f], axis=2)
+    # down, right, up is counter-clockwise where rows run south; a positive determinant mirrors the picture
+    return rings if a * e - b * d < 0 else rings[:, ::-1]
 
 
 def ground_gsd(crs_wkt: str, transform: Transform, width: int, height: int) -> float:

@@ -121,6 +121,16 @@ def level_grid(source: RasterSource, tile_px: int, factor: int, overlap_px: int 
     return TileGrid(level.height, level.width, tile_px // factor, overlap_px // factor)
 
 
+def shown(source: RasterSource, grid: TileGrid, tile: Tile) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) of what the chip of a tile of `grid` (see level_grid) shows, pixels of the source.
+
+    Beyond the raster's right and lower edge where the chip is padded.
+    """
+    x, y = source.width / grid.width, source.height / grid.height
+    left, top, side = tile.window.col, tile.window.row, grid.window_px
+    return left * x, top * y, (left + side) * x, (top + side) * y
+
+
 def read_block(source: RasterSource, grid: TileGrid, block: Block, stretch: Stretch, factor: int) -> Sheet:
     """Read one block of the grid of level `factor` (see level_grid).
 

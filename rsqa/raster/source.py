@@ -24,7 +24,7 @@ from rasterio.io import DatasetReader
 from rsqa.errors import InputError, SourceChanged, SourceRefused, UsageError
 from rsqa.raster.bands import band_name, choose_bands
 from rsqa.raster.grid import Layout, Window
-from rsqa.raster.ground import Transform, place
+from rsqa.raster.ground import Transform, ground_rings, place
 from rsqa.raster.opening import Opening, check_limits, inspect
 from rsqa.raster.tiff import read_block_table
 
@@ -345,13 +345,10 @@ def footprint(source: RasterSource, windows: Sequence[Window]) -> NDArray[np.flo
 
     (N, 5, 2) closed rings of x, y, counter-clockwise on the ground, exact also for rotated and south-up rasters.
     """
-    sides = np.array([(w.row, w.col, w.row_end, w.col_end) for w in windows], dtype=np.float64).reshape(-1, 4)
-    top, left, bottom, right = sides.T
-    a, b, c, d, e, f = source.transform
-    rows, cols = np.stack([top, bottom, bottom, top, top], axis=1), np.stack([left, left, right, right, left], axis=1)
-    rings = np.stack([a * cols + b * rows + c, d * cols + e * rows + f], axis=2)  # (N, 5, 2)
-    # down, right, up is counter-clockwise where rows run south; a positive determinant mirrors the picture
-    return rings if a * e - b * d < 0 else rings[:, ::-1]
+    sides = np.array([(w.col, w.row, w.col_end, w.row_end) for w in windows], dtype=np.float64).reshape(-1, 4)
+    left, top, right, bottom = sides.T
+    cols, rows = np.stack([left, left, right, right], axis=1), np.stack([top, bottom, bottom, top], axis=1)
+    return ground_rings(np.stack([cols, rows], axis=2), source.transform)
 
 
 def expand(arguments: Sequence[str]) -> list[tuple[str, str]]:

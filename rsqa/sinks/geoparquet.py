@@ -5,7 +5,7 @@ N tiles, Q questions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count, islice
 from pathlib import Path
@@ -47,13 +47,26 @@ def finish_answers(
     systems = {crs_label(wkt): wkt for wkt in crs_wkts}
     crs = common_crs(systems.values())
     tally = Tally(questions)
-    groups = map(tally.count, read_parts(parts, max(1, GROUP_ROWS // len(questions)) * len(questions)))
+    group_rows = max(1, GROUP_ROWS // len(questions)) * len(questions)
+    groups = map(tally.count, read_parts(parts, group_rows, SCHEMA.names))
     if crs == LONLAT:
         groups = map(lambda group: _to_lonlat(group, systems, len(questions)), groups)
 
+    write_table(path, SCHEMA, groups, crs, plan_id, as_folder=count_rows(parts) > MOST_ROWS)
+    return tally.summary()
+
+
+def write_table(
+    path: Path, schema: pa.Schema, groups: Iterator[pa.Table], crs: str, plan_id: str, *, as_folder: bool
+) -> None:
+    """Write row groups as one GeoParquet file, or as a folder of files of `FILE_GROUPS` groups each.
+
+    `crs`: WKT or "OGC:CRS84", of the column `geometry`. Raises OutputError when `path` can't be written.
+    """
+
     def write_file(file: Path, its_groups: Iterable[pa.Table]) -> None:
         extent = _Extent()
-        with open_writer(file, ZSTD_LEVEL) as writer:
+        with open_writer(file, ZSTD_LEVEL, schema) as writer:
             for group in its_groups:
                 extent.add(group)
                 writer.write_table(group, row_group_size=group.num_rows)
@@ -66,13 +79,12 @@ def finish_answers(
                 break
             write_file(folder / f"{number:05d}.parquet", chain([first], islice(groups, FILE_GROUPS - 1)))
 
-    if count_rows(parts) > MOST_ROWS:
+    if as_folder:
         write_whole_folder(path, write_folder)
     else:
         if path.is_dir():
             discard(path)  # an earlier, larger table: a file can't be moved over a folder
         write_whole(path, lambda file: write_file(file, groups))
-    return tally.summary()
 
 
 def _to_lonlat(group: pa.Table, systems: Mapping[str, str], n_questions: int) -> pa.Table:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from rsqa.errors import OutputError
 from rsqa.sinks.ground import crs_label, projjson
-from rsqa.sinks.table import FORMAT, SCHEMA, bbox_array, file_keys, geo_metadata, open_writer
+from rsqa.sinks.table import BOX_SCHEMA, FORMAT, SCHEMA, bbox_array, file_keys, geo_metadata, open_writer
 from rsqa.sinks.whole import write_whole_bytes
 from rsqa.tasks.question import Question
 
@@ -62,10 +62,25 @@ class QuestionColumns:
     """(N,) of str or None."""
     error: NDArray[np.object_] | None = None
     """(N,) of str or None."""
+    boxes: NDArray[np.object_] | None = None
+    """(N,) of (B, 4, 2) corners in pixels of the source, kept whatever the status; None: no boxes were asked for."""
+    malformed: NDArray[np.integer[Any]] | None = None
+    """(N,) boxes that were begun and are none."""
 
     def __post_init__(self) -> None:
         n_tiles = len(self.status)
-        for name in ("value", "confidence", "option_mass", "text", "token_logprob", "reasoning", "error"):
+        names = (
+            "value",
+            "confidence",
+            "option_mass",
+            "text",
+            "token_logprob",
+            "reasoning",
+            "error",
+            "boxes",
+            "malformed",
+        )
+        for name in names:
             column = getattr(self, name)
             if column is not None and column.shape != (n_tiles,):
                 raise ValueError(f"{name} of question {self.question.id!r} is {column.shape}, status {n_tiles} tiles")
@@ -155,7 +170,7 @@ def write_part(path: Path, rows: Sequence[PartRows], *, plan_id: str, number: in
         **({} if batch is None else {"batch": batch}),
     }
     sink = pa.BufferOutputStream()
-    with open_writer(sink, ZSTD_LEVEL) as writer:
+    with open_writer(sink, ZSTD_LEVEL, table.schema) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata(file_keys(geo_metadata(projjson(crs_wkt), ["Polygon"], bounds), facts))
     content = memoryview(sink.getvalue())
@@ -173,7 +188,7 @@ def write_part(path: Path, rows: Sequence[PartRows], *, plan_id: str, number: in
 
 
 def part_table(rows: Sequence[PartRows]) -> pa.Table:
-    """-> the rows of `SCHEMA`, tile by tile, the questions of a tile together."""
+    """-> the rows of `SCHEMA`, or `BOX_SCHEMA` if boxes were asked for, tile by tile, a tile's questions together."""
     tables = []
     for source in rows:
         by_question = pa.concat_tables([_question_table(source, columns) for columns in source.questions])
@@ -213,7 +228,20 @@ def _question_table(rows: PartRows, columns: QuestionColumns) -> pa.Table:
         "processing_id": pa.repeat(columns.processing_id, n_tiles),
         "source_crs": pa.repeat(crs_label(rows.source_crs_wkt), n_tiles),
     }
-    return pa.table([values[name] for name in SCHEMA.names], schema=SCHEMA)
+    table = pa.table([values[name] for name in SCHEMA.names], schema=SCHEMA)
+    if columns.boxes is None:
+        return table
+    malformed = np.zeros(n_tiles, np.int32) if columns.malformed is None else columns.malformed
+    boxes = [_boxes(columns.boxes, asked), pa.array(malformed, pa.int32(), mask=~asked)]
+    return pa.table([*table.columns, *boxes], schema=BOX_SCHEMA)
+
+
+def _boxes(corners: NDArray[np.object_], asked: NDArray[np.bool_]) -> pa.ListArray:
+    """(N,) of (B, 4, 2) -> the column `boxes`, empty where there is none, null where nothing was asked."""
+    lengths = np.array([len(boxes) if known else 0 for boxes, known in zip(corners, asked, strict=True)], np.int64)
+    flat = np.concatenate([np.zeros(0), *(boxes.ravel() for boxes in corners[lengths > 0])])
+    offsets = pa.array(np.cumsum([0, *lengths]), pa.int32(), mask=np.append(~asked, False))
+    return pa.ListArray.from_arrays(offsets, pa.FixedSizeListArray.from_arrays(pa.array(flat), 8))
 
 
 def _strings(values: NDArray[np.object_] | None, keep: NDArray[np.bool_]) -> pa.Array:
@@ -262,16 +290,20 @@ def read_parts(paths: Sequence[Path], group_rows: int, columns: Sequence[str] | 
 
     Raises OutputError when a part is missing or a byte of it is not what was written.
     """
+    return regrouped((table for path in paths for table in _read_part(path, columns)), group_rows)
+
+
+def regrouped(tables: Iterable[pa.Table], group_rows: int) -> Iterator[pa.Table]:
+    """The same rows, `group_rows` at a time, wherever the tables end."""
     held: list[pa.Table] = []
     n_held = 0
-    for path in paths:
-        for table in _read_part(path, columns):
-            held.append(table)
-            n_held += table.num_rows
-            while n_held >= group_rows:
-                together = pa.concat_tables(held)
-                yield together.slice(0, group_rows).combine_chunks()
-                held, n_held = [together.slice(group_rows)], n_held - group_rows
+    for table in tables:
+        held.append(table)
+        n_held += table.num_rows
+        while n_held >= group_rows:
+            together = pa.concat_tables(held)
+            yield together.slice(0, group_rows).combine_chunks()
+            held, n_held = [together.slice(group_rows)], n_held - group_rows
     if n_held:
         yield pa.concat_tables(held).combine_chunks()
 

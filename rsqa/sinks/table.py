@@ -25,7 +25,7 @@ Bounds = tuple[float, float, float, float]
 TILE_STATUSES = ("ok", "nodata", "error")
 STATUSES = ("ok", "off_list", "unparsed", "truncated", "nodata", "error")
 
-_BBOX = pa.struct([(side, pa.float64()) for side in ("xmin", "ymin", "xmax", "ymax")])
+BBOX = pa.struct([(side, pa.float64()) for side in ("xmin", "ymin", "xmax", "ymax")])
 
 SCHEMA = pa.schema(
     [
@@ -48,23 +48,31 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
         ("valid_frac", pa.float32()),
         ("geometry", pa.binary()),
-        ("bbox", _BBOX),
-        ("window_bbox", _BBOX),
+        ("bbox", BBOX),
+        ("window_bbox", BBOX),
         ("processing_id", pa.string()),
         ("source_crs", pa.string()),
     ]
 )
 
+BOXES = pa.list_(pa.list_(pa.float64(), 8))
+"""x, y of the four corners of each box, as `rsqa.tasks.boxes.pixel_corners` gives them."""
 
-def open_writer(where: str | Path | pa.NativeFile, compression_level: int) -> pq.ParquetWriter:
-    """A writer of `SCHEMA` with zstd and page checksums; give it `file_keys` before it closes.
+BOX_SCHEMA = pa.schema([*SCHEMA, ("boxes", BOXES), ("malformed", pa.int32())])
+"""Of parts of a detect run: `confidence` is the score of the row's boxes, `token_logprob` that of their words."""
+
+
+def open_writer(
+    where: str | Path | pa.NativeFile, compression_level: int, schema: pa.Schema = SCHEMA
+) -> pq.ParquetWriter:
+    """A writer of `schema` with zstd and page checksums; give it `file_keys` before it closes.
 
     Without a stored Arrow schema, which our plain types don't need: pyarrow hides the footer's keys behind it, and
     geopandas then finds no `geo` in a folder of files.
     """
     return pq.ParquetWriter(
         where,
-        SCHEMA,
+        schema,
         compression="zstd",
         compression_level=compression_level,
         write_page_checksum=True,
@@ -94,7 +102,7 @@ def bbox_array(bounds: NDArray[np.float64]) -> pa.StructArray:
     """(N, 4) xmin, ymin, xmax, ymax -> the struct column; rows with NaN are null."""
     columns = [pa.array(bounds[:, i]) for i in range(4)]
     missing = pa.array(np.isnan(bounds).any(axis=1))
-    return pa.StructArray.from_arrays(columns, fields=list(_BBOX), mask=missing)
+    return pa.StructArray.from_arrays(columns, fields=list(BBOX), mask=missing)
 
 
 def bbox_bounds(column: pa.ChunkedArray) -> NDArray[np.float64]:

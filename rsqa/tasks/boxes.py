@@ -132,6 +132,22 @@ def corners(said: SaidBoxes, aspect: float = 1.0) -> NDArray[np.float64]:
     return upright
 
 
+def pixel_corners(said: SaidBoxes, shown: Box, size: tuple[int, int]) -> NDArray[np.float64]:
+    """Boxes in a chip -> (B, 4, 2) x, y in pixels of the source, in the order of `corners`.
+
+    `shown`: (left, top, right, bottom) of what the chip shows, pixels of the source; `size`: (H, W) of the source.
+    Upright boxes are cut where the source ends and the padding of the chip begins; those only in the padding are left
+    out.
+    """
+    left, top, right, bottom = shown
+    side = np.array([right - left, bottom - top])
+    points = corners(said, float(side[1] / side[0])) * side + (left, top)
+    upright = np.equal(said.turns, 0)
+    points[upright] = points[upright].clip(0, size[::-1])
+    kept = points[(np.ptp(points, axis=1) > 0).all(axis=1)]
+    return np.asarray(kept, np.float64)
+
+
 def upright_boxes(said: SaidBoxes, aspect: float = 1.0) -> tuple[Box, ...]:
     """The smallest upright box around each, cut at the picture's edge; one with nothing inside it is left out."""
     points = corners(said, aspect).clip(0, 1)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsqa.errors import UsageError
+from rsqa.raster import grid as grid_module
 from rsqa.raster.grid import ENOUGH_BYTES, MAX_BLOCK_BYTES, MAX_BLOCK_PX, Layout, TileGrid, Window, block_grid
 
 sides = st.integers(1, 90)
@@ -127,6 +128,35 @@ def test_no_file_block_is_decoded_twice_without_overlap(size, tile_px, block, by
         assert core_end.row_end % block == 0 or core_end.row_end == size
         assert core_end.col_end % block == 0 or core_end.col_end == size
         assert window.height * window.width * bytes_per_px <= MAX_BLOCK_BYTES
+
+
+def decoded(grid, runs, block, vertical):
+    """Pixels of file blocks that the runs of one direction touch, per pixel; and how often one is touched at most."""
+    extent = grid.height if vertical else grid.width
+    times = np.zeros(-(-extent // block), int)
+    for start, end in map(runs.bounds, range(runs.n_runs)):
+        first, last = (grid.tile(i, 0).window if vertical else grid.tile(0, i).window for i in (start, end - 1))
+        low, high = (first.row, last.row_end) if vertical else (first.col, last.col_end)
+        times[low // block : -(-high // block)] += 1
+    sizes = np.minimum(block, extent - block * np.arange(len(times)))
+    return (times * sizes).sum() / extent, times.max()
+
+
+@pytest.mark.parametrize(
+    ("size", "tile_px", "overlap_px", "block", "bytes_per_px"),
+    [(10_000, 448, 64, 512, 3), (30_000, 512, 64, 256, 3), (30_000, 448, 128, 1024, 6), (60_000, 448, 64, 512, 4)],
+)
+def test_with_overlap_hardly_more_is_decoded_than_by_the_best_blocks(size, tile_px, overlap_px, block, bytes_per_px):
+    grid = TileGrid(size, size, tile_px, overlap_px)
+    layout = Layout(block, block, pixel_interleaved=True, striped=False)
+    blocks = block_grid(grid, layout, bytes_per_px=bytes_per_px)
+    (rows, twice), (cols, _) = decoded(grid, blocks.rows, block, True), decoded(grid, blocks.cols, block, False)
+    assert twice <= 2
+    costs = {n: decoded(grid, grid_module._Runs(grid.n_rows, 1, -(-grid.n_rows // n)), block, True)[0]
+             for n in range(1, grid.n_rows + 1)}  # fmt: skip
+    most = min(MAX_BLOCK_PX, MAX_BLOCK_BYTES // bytes_per_px)
+    side = {n: min(size, n * tile_px + overlap_px) for n in costs}
+    assert rows * cols < 1.02 * min(costs[n] * costs[m] for n in costs for m in costs if side[n] * side[m] <= most)
 
 
 @pytest.mark.parametrize(("rows_per_strip", "width"), [(1, 30_000), (3, 30_000), (16, 60_000)])

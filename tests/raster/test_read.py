@@ -6,6 +6,7 @@ import time
 import tracemalloc
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from truth_rasters import TILED, UTM, places, read_all
 from rsqa.errors import SourceChanged
 from rsqa.raster.grid import Block, TileGrid, block_grid
 from rsqa.raster.raw import block_table
-from rsqa.raster.read import choose_level, read_block
+from rsqa.raster.read import choose_level, read_block, shown
 from rsqa.raster.source import open_source
 from rsqa.raster.stretch import Stretch, fit_stretch, fixed_stretch
 from rsqa.raster.tiff import read_block_table, read_directories
@@ -603,3 +604,20 @@ def test_chips_do_not_depend_on_how_many_are_cut_at_once(write, kind):
             expected = np.ones(whole.pixels[:, 0].shape, bool) if whole.valid is None else whole.valid
             np.testing.assert_array_equal(np.concatenate(valid), expected)
     assert (unread > 0) == (kind == "damaged")
+
+
+def test_what_a_chip_shows_in_pixels_of_the_source():
+    source = SimpleNamespace(width=1001, height=503)
+    whole, quarter = TileGrid(503, 1001, 112, 16), TileGrid(126, 251, 28, 4)
+    for row, col in ((0, 0), (2, 3), (4, 8)):
+        window = whole.tile(row, col).window
+        assert shown(source, whole, whole.tile(row, col)) == (window.col, window.row, window.col_end, window.row_end)
+        coarse = shown(source, quarter, quarter.tile(row, col))
+        assert np.abs(np.subtract(coarse, shown(source, whole, whole.tile(row, col)))).max() <= 4
+    assert shown(source, quarter, quarter.tile(4, 8))[2:] == (1001, 503)
+
+
+def test_a_padded_chip_shows_more_than_the_source():
+    source = SimpleNamespace(width=50, height=30)
+    grid = TileGrid(30, 50, 112)
+    assert shown(source, grid, grid.tile(0, 0)) == (0, 0, 112, 112)

@@ -14,6 +14,7 @@ from rsqa.tasks.boxes import (
     format_boxes,
     iou,
     parse_boxes,
+    pixel_corners,
     read_boxes,
     upright_boxes,
 )
@@ -162,3 +163,20 @@ def test_a_wrong_box_is_worth_less_than_the_right_one():
     assert iou(truth, truth) == 1
     assert iou((0.6, 0.6, 0.9, 0.9), truth) == 0
     assert iou((0.1, 0.1, 0.3, 0.5), truth) == pytest.approx(0.5)
+
+
+def test_boxes_of_a_padded_chip_are_cut_where_the_source_ends():
+    said = read_boxes("[[0,0,500,500],[400,400,1000,1000],[600,0,700,100]]", "tinyrs")
+    found = pixel_corners(said, (0, 0, 100, 100), (80, 60))
+    assert [(*box.min(axis=0), *box.max(axis=0)) for box in found] == [(0, 0, 50, 50), (40, 40, 60, 80)]
+
+
+@given(st.integers(-360, 360), st.integers(1, 400), st.integers(1, 400))
+def test_a_turned_box_keeps_its_angle_and_its_sides_in_pixels(angle, width, height):
+    said = SaidBoxes(((0.4, 0.3, 0.6, 0.5),), (float(angle % 360),))
+    (box,) = pixel_corners(said, (1000.0, 2000.0, 1000.0 + width, 2000.0 + height), (9999, 9999))
+    down, right = box[1] - box[0], box[3] - box[0]
+    assert np.hypot(*down) == pytest.approx(0.2 * height)
+    assert np.hypot(*right) == pytest.approx(0.2 * width)
+    assert np.allclose(right, 0.2 * width * np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))]))
+    assert np.allclose(box.mean(axis=0), (1000 + 0.5 * width, 2000 + 0.4 * height))
