@@ -16,11 +16,11 @@ from torch import Tensor
 from rsqa.engines.preprocess import resample
 from rsqa.errors import InputError
 from rsqa.tasks.prompts import END
-from rsqa.train.data import Picture, PictureSet, facts_in, read_parquet
 from rsqa.train.facts import Facts
 from rsqa.train.grasp_recipe import GraspRecipe
 from rsqa.train.packing import Chain, Packed, packed
 from rsqa.train.parts import Part
+from rsqa.train.pictures import Picture, PictureSet, facts_in, read_parquet
 from rsqa.train.scene_windows import FIRST_HELD_SEED, FIRST_SEED, scene_windows
 from rsqa.train.turns import Turn, presence, written
 from rsqa.train.words import SCENE_NOUNS, UCM_LABELS
