@@ -18,7 +18,7 @@ from rsqa.bench.ours import bench_engine
 from rsqa.bench.work import Case, Setup, pictures, questions
 from rsqa.run.pipeline import ask
 from rsqa.run.report import RunReport
-from rsqa.run.request import AskRequest
+from rsqa.run.request import Request
 
 BLOCK_PX = 512
 
@@ -55,8 +55,8 @@ class FileToTable:
         shutil.rmtree(out)
         return facts
 
-    def _request(self, out: Path) -> AskRequest:
-        return AskRequest(
+    def _request(self, out: Path) -> Request:
+        return Request(
             sources=(str(self._file),),
             questions=questions(self._case),
             out=out,

@@ -12,7 +12,23 @@ import typer
 from typer import TyperException
 
 import rsqa
-from rsqa.cli import ask, bench, data, demo, doctor, eval, export, finish, merge, models, report, show, train
+from rsqa.cli import (
+    ask,
+    bench,
+    caption,
+    classify,
+    data,
+    demo,
+    doctor,
+    eval,
+    export,
+    finish,
+    merge,
+    models,
+    report,
+    show,
+    train,
+)
 from rsqa.cli.output import emit, log, start_output
 from rsqa.errors import ExitCode, RsqaError
 
@@ -26,6 +42,8 @@ app = typer.Typer(
 )
 app.command()(ask.ask)
 app.command()(ask.plan)
+app.command()(classify.classify)
+app.command()(caption.caption)
 app.command()(show.show)
 app.command()(finish.finish)
 app.command()(export.export)

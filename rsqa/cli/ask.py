@@ -16,8 +16,12 @@ from rsqa.run.report import size
 
 if TYPE_CHECKING:
     from rsqa.run.report import PlanReport
-    from rsqa.run.request import AskRequest
+    from rsqa.run.request import Request
     from rsqa.tasks.question import Question
+
+
+MOST_SOURCES = 20
+"""That a plan lists one by one."""
 
 
 def ask(
@@ -57,10 +61,9 @@ def ask(
     """
     start_output(quiet, verbose, log_file)
     questions = _questions(question, question_file)  # before the imports that take seconds: a typo is told at once
-    from rsqa.run import pipeline
-    from rsqa.run.request import AskRequest
+    from rsqa.run.request import Request
 
-    request = AskRequest(
+    request = Request(
         sources=tuple(sources),
         questions=questions,
         out=out,
@@ -84,15 +87,7 @@ def ask(
         allow_mixed=allow_mixed,
         part_tiles=part_tiles,
     )
-    if model is None and adapter is None:
-        log.info("using the embedded tinyrs-nano, a small model; name a larger one with --model, as --model tinyrs")
-    if dry_run:
-        _show_plan(request, json)
-        return
-    with progress_shown(wanted=not (quiet or no_progress)) as on_progress:
-        report = pipeline.ask(request, on_progress=on_progress, on_note=log.warning)
-    show_report(report, as_json=json, quiet=quiet)
-    raise typer.Exit(report.exit_code)
+    carry_out(request, dry_run=dry_run, as_json=json, quiet=quiet, no_progress=no_progress)
 
 
 def plan(
@@ -156,7 +151,26 @@ def _questions(texts: Sequence[str] | None, file: Path | None) -> tuple[Question
     return asked.questions
 
 
-def _show_plan(request: AskRequest, as_json: bool) -> None:
+def carry_out(request: Request, *, dry_run: bool, as_json: bool, quiet: bool, no_progress: bool) -> None:
+    """Run what was asked, of whatever kind, and say what came of it; with `dry_run` only its plan."""
+    from rsqa.run import pipeline
+
+    _say_model(request.model, request.adapter)
+    if dry_run:
+        _show_plan(request, as_json)
+        return
+    with progress_shown(wanted=not (quiet or no_progress)) as on_progress:
+        report = pipeline.ask(request, on_progress=on_progress, on_note=log.warning)
+    show_report(report, as_json=as_json, quiet=quiet)
+    raise typer.Exit(report.exit_code)
+
+
+def _say_model(model: str | None, adapter: Path | None) -> None:
+    if model is None and adapter is None:
+        log.info("using the embedded tinyrs-nano, a small model; name a larger one with --model, as --model tinyrs")
+
+
+def _show_plan(request: Request, as_json: bool) -> None:
     from rsqa.run import pipeline
 
     report = pipeline.plan(request)
@@ -165,14 +179,17 @@ def _show_plan(request: AskRequest, as_json: bool) -> None:
     if as_json:
         emit_json(report.to_json())
     else:
-        emit([*_plan_lines(report), "", *_question_lines(request.questions)])
+        asked = ["", *_question_lines(request.questions)] if request.questions else []
+        emit([*_plan_lines(report), *asked])
 
 
 def _plan_lines(report: PlanReport) -> list[str]:
-    sources = [(s.name, s.width, s.height, s.crs, f"{s.gsd_m:.3g}", s.tiles) for s in report.sources]
+    shown = report.sources[:MOST_SOURCES]
+    sources = [(s.name, s.width, s.height, s.crs, f"{s.gsd_m:.3g}" if s.gsd_m else "", s.tiles) for s in shown]
     expected = "unknown" if report.seconds_expected is None else f"about {clock(report.seconds_expected)}"
     return [
         *table(("source", "width", "height", "CRS", "metres/px", "tiles"), sources),
+        *([f"… and {len(report.sources) - len(shown):,} more sources"] if len(report.sources) > len(shown) else []),
         "",
         f"tiles   {report.n_tiles:,} of {report.tile_px} px, seen by the model at {report.side_px} px",
         f"parts   {report.n_parts:,}, batches of {report.batch}",

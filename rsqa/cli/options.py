@@ -23,6 +23,26 @@ Sources = Annotated[
     list[str],
     typer.Argument(metavar="SOURCE", help="GeoTIFFs, COGs, named VRTs or GDAL /vsi paths.", show_default=False),
 ]
+Chips = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE",
+        help="Folders of GeoTIFF, JPEG, PNG, WEBP or JPEG 2000 files, such files, or mosaics as rsqa ask takes.",
+        show_default=False,
+    ),
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="GLOB",
+        help="Of folders, only files whose name or path below the folder fits; may be given several times.",
+        show_default=False,
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(metavar="GLOB", help="Of folders, no files that fit.", show_default=False),
+]
 Questions = Annotated[
     list[str] | None,
     typer.Option(
@@ -55,6 +75,17 @@ TilePx = Annotated[
         metavar="PX",
         help="Side of a tile in source pixels; multiples of 28 need no resize.",
         rich_help_panel=_TILES,
+    ),
+]
+ChipPx = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="PX",
+        help="Side of a tile in source pixels; what is no larger is shown whole. By default files up to 1,024 px are "
+        "shown whole and larger ones cut in tiles of 448 px.",
+        rich_help_panel=_TILES,
+        show_default=False,
     ),
 ]
 Gsd = Annotated[

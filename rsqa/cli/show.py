@@ -17,7 +17,11 @@ from rsqa.errors import InputError, SourceMissing, UsageError
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
-_SHOWN = ("tile_id", "question_id", "status", "value", "confidence", "text")
+_SHOWN = {
+    "answers.parquet": ("tile_id", "question_id", "status", "value", "confidence", "text"),
+    "classes.parquet": ("tile_id", "status", "label", "confidence"),
+}
+"""Table of a finished run -> the columns that are shown."""
 _FILTER = "Filter"
 _LINES_AT_ONCE = 1000
 _MOST_CHARACTERS = 80
@@ -25,7 +29,7 @@ _MOST_CHARACTERS = 80
 
 
 def show(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of rsqa ask.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a run.", show_default=False)],
     question: Annotated[
         list[str] | None,
         typer.Option(
@@ -33,10 +37,11 @@ def show(
         ),
     ] = None,
     value: Annotated[
-        str | None, typer.Option(help="Only tiles with this answer.", rich_help_panel=_FILTER, show_default=False)
+        str | None,
+        typer.Option(help="Only tiles with this answer or label.", rich_help_panel=_FILTER, show_default=False),
     ] = None,
     status: Annotated[
-        Literal["ok", "off_list", "unparsed", "truncated", "nodata", "error"] | None,
+        Literal["ok", "off_list", "unparsed", "truncated", "abstained", "nodata", "error"] | None,
         typer.Option(help="Only rows with this status.", rich_help_panel=_FILTER, show_default=False),
     ] = None,
     min_confidence: Annotated[
@@ -58,9 +63,10 @@ def show(
     ] = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Show answers, and how to open the files elsewhere."""
+    """Show answers or labels, and how to open the files elsewhere."""
     start_output(quiet)
-    answers = _open(folder)
+    path = _table(folder)
+    answers, shown = _open(path, folder), _SHOWN[path.name]
     chosen = _chosen(answers, question, value, status, min_confidence)
     total = answers.count_rows(filter=chosen)
     rows = islice(_rows(answers, chosen), limit or total)
@@ -68,7 +74,7 @@ def show(
         all(emit_json(row) for row in rows)
         return
     while batch := list(islice(rows, _LINES_AT_ONCE)):
-        if not emit(table(_SHOWN, [[_short(row[name]) for name in _SHOWN] for row in batch])):
+        if not emit(table(shown, [[_short(row[name]) for name in shown] for row in batch])):
             return
     if limit and total > limit:
         log.info("%s of %s rows; --limit 0 shows all", f"{limit:,}", f"{total:,}")
@@ -82,11 +88,12 @@ def _short(value: Any) -> Any:
 
 def opening_hints(folder: Path) -> list[str]:
     """How other tools open the files."""
-    answers = folder / "answers.parquet"
+    answers = _table(folder)
     files = answers / "*.parquet" if answers.is_dir() else answers
+    columns = "label" if answers.name == "classes.parquet" else "question_id, value"
     hints = [
         f'geopandas: geopandas.read_parquet("{answers}")',
-        f"DuckDB:    SELECT question_id, value, count(*) FROM '{files}' GROUP BY ALL",
+        f"DuckDB:    SELECT {columns}, count(*) FROM '{files}' GROUP BY ALL",
         f"QGIS:      drag {answers} into the map; needs QGIS with GDAL's Parquet driver",
     ]
     cube = folder / "tiles.zarr"
@@ -104,15 +111,20 @@ def _first_group(cube: Path) -> str | None:
     return next((name.removesuffix("/value/.zarray") for name in arrays if name.endswith("/value/.zarray")), None)
 
 
-def _open(folder: Path) -> ds.Dataset:
+def _table(folder: Path) -> Path:
+    """The table of a finished run."""
+    for name in _SHOWN:
+        if (folder / name).exists():
+            return folder / name
+    begun = (folder / "parts").is_dir()
+    hint = "it is not finished, run the same command again" if begun else "name an output folder of rsqa ask"
+    raise SourceMissing(f"no answers.parquet or classes.parquet in {str(folder)!r}; {hint}")
+
+
+def _open(path: Path, folder: Path) -> ds.Dataset:
     import pyarrow as pa
     import pyarrow.dataset as ds
 
-    path = folder / "answers.parquet"
-    if not path.exists():
-        begun = (folder / "parts").is_dir()
-        hint = "it is not finished, run the same rsqa ask again" if begun else "name an output folder of rsqa ask"
-        raise SourceMissing(f"no answers.parquet in {str(folder)!r}; {hint}")
     try:
         return ds.dataset(path, format="parquet")
     except (pa.ArrowException, OSError) as error:
@@ -131,6 +143,8 @@ def _chosen(
     import pyarrow.dataset as ds
 
     chosen = ds.scalar(True)
+    if questions and "question_id" not in answers.schema.names:
+        raise UsageError("--question asked of a table of labels, which has no questions; leave it out")
     if questions:
         batches = answers.to_batches(columns=["question_id"])
         known = set(chain.from_iterable(batch.column(0).unique().to_pylist() for batch in batches))
@@ -138,7 +152,7 @@ def _chosen(
             raise UsageError(f"no question {unknown[0]!r} in this output; choose of {', '.join(sorted(known))}")
         chosen &= ds.field("question_id").isin(questions)
     if value is not None:
-        chosen &= ds.field("value") == value
+        chosen &= ds.field("value" if "value" in answers.schema.names else "label") == value
     if status is not None:
         chosen &= ds.field("status") == status
     if min_confidence is not None:

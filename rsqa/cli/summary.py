@@ -13,6 +13,8 @@ from rsqa.run.report import RunReport
 if TYPE_CHECKING:
     from rsqa.sinks.summary import QuestionSummary  # the command line starts without pyarrow
 
+MOST_FAILED = 5
+"""Sources that are named one by one when they were left out."""
 MOST_ANSWERS = 8
 """Answers of a question that are listed, the most frequent first."""
 
@@ -25,8 +27,10 @@ _GO_ON = {
 
 def show_report(report: RunReport, as_json: bool, quiet: bool) -> None:
     """Faults and the closing table to stderr, the result to stdout: the output folder or one JSON object."""
-    for name, why in report.failed_sources:
+    for name, why in report.failed_sources[:MOST_FAILED]:
         log.error("%s: %s", name, why)
+    if (more := len(report.failed_sources) - MOST_FAILED) > 0:
+        log.error("%s more sources were left out; run.json names them", f"{more:,}")
     if failed := report.tiles_by_status.get("error"):
         see = f"list them with rsqa show {quote(str(report.out))} --status error, ask them again with --retry-errors"
         log.error("%s", f"{failed:,} of {report.n_tiles:,} tiles failed; {see}")

@@ -9,14 +9,9 @@ from rsqa.errors import SourceMissing
 from rsqa.evaluate.items import Benchmark, Item, ItemSet, Picture
 from rsqa.evaluate.pictures import SUFFIXES, file_picture
 from rsqa.evaluate.reading import question_of
-from rsqa.train.labelled_sets import ask_class
-from rsqa.train.words import AID_NAMES, UCM_NAMES
+from rsqa.tasks.labels import ask_class
+from rsqa.tasks.schemes import AID_NAMES, EUROSAT_NAMES, UCM_NAMES
 
-EUROSAT_NAMES = {
-    "AnnualCrop": "annual crop", "Forest": "forest", "HerbaceousVegetation": "herbaceous vegetation",
-    "Highway": "highway", "Industrial": "industrial area", "Pasture": "pasture", "PermanentCrop": "permanent crop",
-    "Residential": "residential area", "River": "river", "SeaLake": "sea or lake",
-}  # fmt: skip
 CLASSES: Mapping[str, Mapping[str, str]] = {"eurosat": EUROSAT_NAMES, "ucm": UCM_NAMES, "aid": AID_NAMES}
 """Benchmark -> name of a folder -> the class in words."""
 

@@ -26,11 +26,12 @@ from rsqa.evaluate.scene_items import (
     scene_tiles,
 )
 from rsqa.evaluate.vhr10 import singles
+from rsqa.tasks.labels import ask_class
 from rsqa.tasks.question import YES_NO
-from rsqa.train.labelled_sets import ask_class
+from rsqa.tasks.schemes import AID_NAMES, UCM_NAMES
 from rsqa.train.parts import Part, part_of
 from rsqa.train.pictures import read_rows
-from rsqa.train.words import AID_NAMES, UCM_NAMES, shown_labels
+from rsqa.train.words import shown_labels
 
 SCENES = 30
 HELD_OUT_SEED = 1

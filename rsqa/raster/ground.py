@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import isfinite, sqrt
 
 import numpy as np
@@ -63,14 +64,24 @@ def ground_gsd(crs_wkt: str, transform: Transform, width: int, height: int) -> f
     Measured along the CRS's own ellipsoid (also of other planets, and free of Web Mercator's stretch); a CRS without
     an ellipsoid, or a middle outside its domain, is measured in the CRS's unit.
     """
-    crs = pyproj.CRS.from_user_input(crs_wkt)
     middle = width / 2, height / 2
     steps = ((0.5, 0.0), (0.0, 0.5))
     sides = [
         _pixel_to_crs(transform, middle[0] + dx * sign, middle[1] + dy * sign) for dx, dy in steps for sign in (-1, 1)
     ]
-    across, down = (_geodesic(crs, sides[i], sides[i + 1]) for i in (0, 2))
+    across, down = (_geodesic(crs_wkt, sides[i], sides[i + 1]) for i in (0, 2))
     return sqrt(across * down)
+
+
+@lru_cache(maxsize=64)
+def _system(wkt: str) -> tuple[pyproj.CRS, pyproj.Transformer | None]:
+    """A system, and its way to longitude and latitude on its own ellipsoid; None where it has neither.
+
+    Kept: the sources of a folder have few systems, and making one takes as long as opening a small file.
+    """
+    crs = pyproj.CRS.from_user_input(wkt)
+    known = crs.get_geod() is not None and crs.geodetic_crs is not None
+    return crs, pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True) if known else None
 
 
 def _pixel_to_crs(transform: Transform, col: float, row: float) -> tuple[float, float]:
@@ -78,11 +89,11 @@ def _pixel_to_crs(transform: Transform, col: float, row: float) -> tuple[float, 
     return a * col + b * row + c, d * col + e * row + f
 
 
-def _geodesic(crs: pyproj.CRS, start: tuple[float, float], end: tuple[float, float]) -> float:
+def _geodesic(crs_wkt: str, start: tuple[float, float], end: tuple[float, float]) -> float:
     """Metres between two (x, y) of the CRS."""
+    crs, to_lonlat = _system(crs_wkt)
     geod = crs.get_geod()
-    if geod is not None and crs.geodetic_crs is not None:
-        to_lonlat = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+    if geod is not None and to_lonlat is not None:
         lons, lats = to_lonlat.transform((start[0], end[0]), (start[1], end[1]))
         if all(map(isfinite, (*lons, *lats))):
             return float(geod.inv(lons[0], lats[0], lons[1], lats[1])[2])

@@ -1,8 +1,8 @@
 """What is decided about a file before GDAL sees it.
 
-Regular files only; TIFF by content, VRT by name and only as a plain mosaic of local TIFFs; /vsi paths only when the
-user typed one. Masks, overviews and world files beside a TIFF are honoured, unless one of them could make GDAL open
-something else.
+Regular files only; TIFF and other pictures by content, VRT by name and only as a plain mosaic of local TIFFs; /vsi
+paths only when the user typed one. Masks, overviews and world files beside a TIFF are honoured, unless one of them
+could make GDAL open something else; beside other pictures nothing is looked at.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from zlib import crc32
 
 from rsqa.errors import SourceMissing, SourceRefused
 from rsqa.raster.tiff import MAGIC, MAX_BLOCKS, Directory, digest, read_directories
@@ -20,6 +21,12 @@ from rsqa.raster.vrt import vrt_sources
 MAX_BANDS = 64
 MAX_PIXELS = 10**12
 MAX_FILE_BLOCK_BYTES = 256 << 20
+
+PICTURES = {
+    b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"RIFF": "WEBP",
+    b"\0\0\0\x0cjP  \r\n\x87\n": "JP2OpenJPEG", b"\xff\x4f\xff\x51": "JP2OpenJPEG",
+}  # fmt: skip
+"""First bytes of a picture that is no TIFF -> GDAL's driver for it."""
 
 _REWRITE = "gdal_translate -of COG in.tif out.tif"
 _SIDECARS = (".ovr", ".OVR", ".msk", ".MSK")
@@ -41,6 +48,8 @@ class Opening:
 
     def fingerprint(self) -> str | None:
         """sha256 over headers, block tables, sizes and samples of all local files; None for a /vsi path."""
+        if self.driver in PICTURES.values():
+            return _file_digest(self.path)
         if not self.pictures:
             return None
         total = hashlib.sha256()
@@ -60,6 +69,8 @@ def inspect(path: str, name: str) -> Opening:
         return Opening(path, "GTiff", (), (), ())
     require_file(path, name)
     path = os.path.abspath(path)
+    if driver := _picture_driver(path, name):
+        return Opening(path, driver, (), (), ())
     if not is_vrt:
         members = [path]
     else:
@@ -102,6 +113,32 @@ def require_file(path: str, name: str) -> None:
         raise SourceRefused(f"{name!r} is a folder; name the files in it, for example {os.path.join(path, '*.tif')!r}")
     if not stat.S_ISREG(mode):
         raise SourceRefused(f"{name!r} is not a regular file (a FIFO, socket or device); copy it to a file")
+
+
+def _picture_driver(path: str, name: str) -> str | None:
+    """The driver of a picture that is no TIFF, by its first bytes."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(max(map(len, PICTURES)))
+    except OSError as error:
+        raise SourceRefused(f"{name!r} can't be read: {error.strerror}") from error
+    return next((driver for magic, driver in PICTURES.items() if head.startswith(magic)), None)
+
+
+def whole_png(path: str) -> bool:
+    """Whether all chunks up to the last one are there and fit their checksums: GDAL shows what is missing as black."""
+    with open(path, "rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            size = int.from_bytes(head[:4], "big")
+            if size > MAX_FILE_BLOCK_BYTES:
+                return False
+            body, check = file.read(size), file.read(4)
+            if len(check) < 4 or crc32(body, crc32(head[4:])) != int.from_bytes(check, "big"):
+                return False
+            if head[4:] == b"IEND":
+                return True
+    return False
 
 
 def _first_picture(path: str, name: str) -> Directory:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -18,7 +19,7 @@ from rasterio.io import DatasetReader
 from rsqa.errors import SourceChanged
 from rsqa.raster.grid import Window
 from rsqa.raster.pages import zeros
-from rsqa.raster.source import GDAL_ERRORS, RasterSource
+from rsqa.raster.source import GDAL_ERRORS, RasterSource, unplaced_unsaid
 from rsqa.raster.tiff import BlockTable, read_block_table, read_directories
 
 MAX_HANDLES = 4
@@ -47,10 +48,10 @@ class _Handles(threading.local):
         state = _file_state(source)
         if key not in self.opened:
             overview = source.level(factor).overview
-            driver = "VRT" if source.path.lower().endswith(".vrt") else "GTiff"
             level = {} if overview is None else {"overview_level": overview}
             try:
-                self.opened[key] = rasterio.open(source.path, driver=driver, **level), state
+                with nullcontext() if source.placed else unplaced_unsaid():
+                    self.opened[key] = rasterio.open(source.path, driver=source.driver, **level), state
             except GDAL_ERRORS as error:
                 reason = " ".join(str(error).split())
                 raise SourceChanged(f"{source.name!r} can no longer be opened: {reason}") from error

@@ -25,14 +25,14 @@ STRETCHED_PX = 1 << 18
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chips:
-    """Tiles, cut and ready for a model. N tiles, T = the grid's window_px."""
+    """Tiles, cut and ready for a model. N tiles, H x W pixels."""
 
     tiles: NDArray[np.int32]
     """(N, 2) tile row and column, row by row."""
     pixels: NDArray[np.uint8]
-    """(N, 3, T, T) red, green, blue; 0 where invalid."""
+    """(N, 3, H, W) red, green, blue; 0 where invalid."""
     valid: NDArray[np.bool_] | None
-    """(N, T, T); None when every pixel of every tile is valid."""
+    """(N, H, W); None when every pixel of every tile is valid."""
     valid_frac: NDArray[np.float32]
     """(N,) valid share of the core; NaN where the tile could not be read."""
     error: NDArray[np.object_]
@@ -44,7 +44,8 @@ class Sheet:
     """A block as it was read. Chips are cut out of it when they are wanted: a block's pixels are held once."""
 
     tiles: tuple[Tile, ...]
-    chip_px: int
+    chip_shape: tuple[int, int]
+    """(H, W) of a chip; what a window does not fill is padding."""
     window: Window
     """What `pixels` show."""
     pixels: NDArray[np.uint8] | None
@@ -82,7 +83,7 @@ class Sheet:
         return True if mask.all() else mask
 
     def _cut(self, tiles: Sequence[Tile], masks: Sequence[NDArray[np.bool_] | bool]) -> NDArray[np.uint8]:
-        chips: NDArray[np.uint8] = zeros((len(tiles), 3, self.chip_px, self.chip_px), np.uint8)
+        chips: NDArray[np.uint8] = zeros((len(tiles), 3, *self.chip_shape), np.uint8)
         for chip, tile, mask in zip(chips, tiles, masks, strict=True):
             if mask is not False:
                 assert self.pixels is not None  # else every mask is False
@@ -92,11 +93,10 @@ class Sheet:
         return chips
 
     def _valid(self, tiles: Sequence[Tile], masks: Sequence[NDArray[np.bool_] | bool]) -> NDArray[np.bool_] | None:
-        side = self.chip_px
-        unpadded = all((tile.window.height, tile.window.width) == (side, side) for tile in tiles)
+        unpadded = all((tile.window.height, tile.window.width) == self.chip_shape for tile in tiles)
         if unpadded and all(mask is True for mask in masks):
             return None
-        valid = np.zeros((len(tiles), side, side), bool)
+        valid = np.zeros((len(tiles), *self.chip_shape), bool)
         for mask, tile, target in zip(masks, tiles, valid, strict=True):
             target[: tile.window.height, : tile.window.width] = mask
         return valid
@@ -131,9 +131,17 @@ def shown(source: RasterSource, grid: TileGrid, tile: Tile) -> tuple[float, floa
     return left * x, top * y, (left + side) * x, (top + side) * y
 
 
-def read_block(source: RasterSource, grid: TileGrid, block: Block, stretch: Stretch, factor: int) -> Sheet:
+def read_block(
+    source: RasterSource,
+    grid: TileGrid,
+    block: Block,
+    stretch: Stretch,
+    factor: int,
+    chip_shape: tuple[int, int] | None = None,
+) -> Sheet:
     """Read one block of the grid of level `factor` (see level_grid).
 
+    chip_shape: (H, W), at least a window of the grid; by default the square that the grid is made for.
     A file block that can't be decoded costs the tiles whose windows touch it: they get an error, the others are read.
     Raises SourceChanged when the file was replaced, written to or is gone.
     """
@@ -162,7 +170,8 @@ def read_block(source: RasterSource, grid: TileGrid, block: Block, stretch: Stre
         # GDAL reads such a block as zeros and says nothing.
         unread.update(i for i, tile in enumerate(tiles) if table.touched(tile.window).odd.any())
     pixels, valid = (None, None) if frame is None else (frame.pixels, frame.valid)
-    return Sheet(tiles, grid.window_px, window, pixels, valid, frozenset(unread))
+    shape = chip_shape or (grid.window_px, grid.window_px)
+    return Sheet(tiles, shape, window, pixels, valid, frozenset(unread))
 
 
 def _coloured(raw: RawPixels, stretch: Stretch, colours: NDArray[np.uint8] | None) -> RawPixels:

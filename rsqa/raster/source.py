@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
+import threading
 import warnings
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from math import isfinite
@@ -25,11 +26,15 @@ from rsqa.errors import InputError, SourceChanged, SourceRefused, UsageError
 from rsqa.raster.bands import band_name, choose_bands
 from rsqa.raster.grid import Layout, Window
 from rsqa.raster.ground import Transform, ground_rings, place
-from rsqa.raster.opening import Opening, check_limits, inspect
+from rsqa.raster.opening import PICTURES, Opening, check_limits, inspect, whole_png
 from rsqa.raster.tiff import read_block_table
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
 """Everything that a failing read or open of rasterio raises."""
+
+OPENERS = 8
+"""Files whose headers are read at a time: on a network disk each is mostly waited for."""
+_FILTERING = threading.Lock()
 
 MaskKind = Literal["none", "nodata", "alpha", "mask"]
 
@@ -63,12 +68,14 @@ class BlockFacts:
 
 @dataclass(frozen=True, slots=True)
 class RasterSource:
-    """A raster that can be read and placed on the ground."""
+    """A raster that can be read; only chips may lack a place on the ground."""
 
     name: str
     """Relative to the argument it came from, forward slashes; unique in a run."""
     path: str
     """What is opened: absolute, or a /vsi path."""
+    driver: str
+    """GDAL's, the only one that may open it."""
     width: int
     """Pixels."""
     height: int
@@ -82,9 +89,10 @@ class RasterSource:
     nodata: float | None
     palette: bool
     crs_wkt: str
+    """Empty without a place on the ground; then the transform is that of pixels."""
     transform: Transform
-    gsd_m: float
-    """Ground metres per pixel in the middle of the raster."""
+    gsd_m: float | None
+    """Ground metres per pixel in the middle of the raster; None without a place."""
     levels: tuple[Level, ...]
     """The picture itself first, then its overviews from fine to coarse."""
     acquired: datetime | None
@@ -97,6 +105,11 @@ class RasterSource:
     """None where there is no block table to look at (VRT, /vsi)."""
     notes: tuple[str, ...] = ()
     """Sentences that the user should read."""
+
+    @property
+    def placed(self) -> bool:
+        """Whether it lies somewhere on the ground."""
+        return bool(self.crs_wkt)
 
     @property
     def layout(self) -> Layout:
@@ -156,6 +169,7 @@ def gdal_env(*, sidecars: bool) -> dict[str, Any]:
         "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE" if sidecars else "EMPTY_DIR",
         "GDAL_VRT_ENABLE_PYTHON": "NO",
         "GDAL_NUM_THREADS": "1",  # rsqa's own slots are the parallelism; with threads GDAL's retries fail (gdal#11552)
+        "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # else what is missing of a picture that was cut short is grey
         "PROJ_NETWORK": "OFF",
         "GDAL_HTTP_MAX_RETRY": "3",
         "GDAL_HTTP_RETRY_CODES": "ALL",
@@ -165,18 +179,58 @@ def gdal_env(*, sidecars: bool) -> dict[str, Any]:
     }
 
 
-def open_source(path: str, *, name: str, bands: tuple[str, ...] | None = None) -> RasterSource:
+def open_source(path: str, *, name: str, bands: tuple[str, ...] | None = None, chips: bool = False) -> RasterSource:
     """Describe a raster from its header.
 
     path: a local file, or a /vsi path that the user typed. name: how the run calls it. bands: what --bands said.
+    chips: JPEG, PNG, WEBP and JPEG 2000 are taken, too, and what has no place on the ground.
     SourceMissing, or SourceRefused with the reason and what to do; UsageError when --bands does not fit.
     """
+    with unplaced_unsaid():
+        return _open(path, name, bands, chips)
+
+
+def open_sources(
+    files: Sequence[tuple[str, str]], bands: tuple[str, ...] | None
+) -> Iterator[RasterSource | InputError | UsageError]:
+    """`open_source` of many chips, several at a time: (path, name) of each -> it, or why it is left out, in order."""
+
+    def try_open(file: tuple[str, str]) -> RasterSource | InputError | UsageError:
+        try:
+            return _open(*file, bands, chips=True)
+        except (InputError, UsageError) as error:
+            return error
+
+    with unplaced_unsaid(), ThreadPoolExecutor(OPENERS) as pool:
+        yield from pool.map(try_open, files)
+
+
+@contextmanager
+def unplaced_unsaid() -> Iterator[None]:
+    """Let rasterio open what has no place on the ground without a warning: who opens it says more about it.
+
+    Python's filters of warnings are one list for all threads, so one thread at a time is in here.
+    """
+    with _FILTERING, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
+
+
+def _open(path: str, name: str, bands: tuple[str, ...] | None, chips: bool) -> RasterSource:
     opening = inspect(path, name)
+    if opening.driver in PICTURES.values() and not chips:
+        raise SourceRefused(
+            f"{name!r} is a {opening.driver} picture, which has no place on the ground; rsqa classify and rsqa caption "
+            "take it as it is, or write a GeoTIFF with a place: gdal_translate -a_srs EPSG:… -a_ullr …"
+        )
+    if opening.driver == "PNG" and not whole_png(opening.path):
+        raise SourceRefused(f"{name!r} is a damaged PNG: a chunk is cut short or not as it was written; fetch it again")
     try:
-        with warnings.catch_warnings(), rasterio.Env(**gdal_env(sidecars=bool(opening.sidecars))):
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # refused below, with the command that mends it
-            with rasterio.open(opening.path, driver=opening.driver) as dataset:
-                return _describe(dataset, opening, name, bands)
+        with (
+            rasterio.Env(**gdal_env(sidecars=bool(opening.sidecars))),
+            rasterio.open(opening.path, driver=opening.driver) as dataset,
+        ):
+            return _describe(dataset, opening, name, bands, chips)
     except GDAL_ERRORS as error:
         raise SourceRefused(f"{name!r} can't be opened: {' '.join(str(error).split())}") from error
 
@@ -187,16 +241,18 @@ def check_unchanged(source: RasterSource) -> None:
         found = inspect(source.path, source.name).fingerprint()
         if found is None:
             bands = tuple(map(str, source.bands))
-            found = open_source(source.path, name=source.name, bands=bands).fingerprint
+            found = open_source(source.path, name=source.name, bands=bands, chips=True).fingerprint
     except InputError as error:
         raise SourceChanged(f"{source.name!r} was readable when the plan was made; now {error}") from error
     if found != source.fingerprint:
         raise SourceChanged(f"{source.name!r} is not the file that the plan was made for; --overwrite makes a new plan")
 
 
-def _describe(dataset: DatasetReader, opening: Opening, name: str, wanted: tuple[str, ...] | None) -> RasterSource:
+def _describe(
+    dataset: DatasetReader, opening: Opening, name: str, wanted: tuple[str, ...] | None, chips: bool
+) -> RasterSource:
     dtype = _checked_dtype(dataset, name)
-    crs_wkt, transform, gsd_m = place(dataset, name)
+    crs_wkt, transform, gsd_m = _place_if_any(dataset, name) if chips else place(dataset, name)
     colours = [colour.name for colour in dataset.colorinterp]
     try:
         bands = choose_bands(colours, dataset.descriptions, wanted)
@@ -207,6 +263,7 @@ def _describe(dataset: DatasetReader, opening: Opening, name: str, wanted: tuple
     return RasterSource(
         name=name,
         path=opening.path,
+        driver=opening.driver,
         width=dataset.width,
         height=dataset.height,
         dtype=dtype,
@@ -228,10 +285,18 @@ def _describe(dataset: DatasetReader, opening: Opening, name: str, wanted: tuple
     )
 
 
+def _place_if_any(dataset: DatasetReader, name: str) -> tuple[str, Transform, float | None]:
+    try:
+        return place(dataset, name)
+    except SourceRefused:
+        return "", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), None
+
+
 def _checked_dtype(dataset: DatasetReader, name: str) -> str:
-    height, width = dataset.block_shapes[0]
+    decoded_whole = dataset.driver in ("JPEG", "PNG", "WEBP")
+    height, width = dataset.shape if decoded_whole else dataset.block_shapes[0]
     dtype = np.dtype(dataset.dtypes[0])
-    planes = dataset.count if dataset.interleaving is Interleaving.pixel else 1
+    planes = dataset.count if decoded_whole or dataset.interleaving is Interleaving.pixel else 1
     check_limits(name, dataset.count, dataset.width * dataset.height, height * width * planes * dtype.itemsize)
     if dtype.kind not in "uif" or len(set(dataset.dtypes)) > 1:
         types = ", ".join(sorted(set(dataset.dtypes)))
@@ -349,24 +414,3 @@ def footprint(source: RasterSource, windows: Sequence[Window]) -> NDArray[np.flo
     left, top, right, bottom = sides.T
     cols, rows = np.stack([left, left, right, right], axis=1), np.stack([top, bottom, bottom, top], axis=1)
     return ground_rings(np.stack([cols, rows], axis=2), source.transform)
-
-
-def expand(arguments: Sequence[str]) -> list[tuple[str, str]]:
-    """Command-line arguments -> (path, name) of each file, in order; the same file twice counts once.
-
-    A name is the file's own, with as many of its folders as tell it from the others. UsageError for a folder.
-    """
-    paths = list(dict.fromkeys(arg if arg.startswith("/vsi") else os.path.abspath(arg) for arg in arguments))
-    for path in paths:
-        if os.path.isdir(path):
-            raise UsageError(f"{path!r} is a folder; name the files in it, for example {os.path.join(path, '*.tif')}")
-    # what could be a credential in a URL stays out of names: they are written to every output
-    parts = [re.sub(r"//[^/@]*@", "//", path.split("?")[0]).strip("/").split("/") for path in paths]
-    times = Counter(tuple(own[-n:]) for own in parts for n in range(1, len(own) + 1))
-    return [(path, _shortest_name(own, times)) for path, own in zip(paths, parts, strict=True)]
-
-
-def _shortest_name(own: list[str], times: Mapping[tuple[str, ...], int]) -> str:
-    """`times`: path ends -> paths that end so."""
-    ends = (own[-n:] for n in range(1, len(own)))
-    return "/".join(next((end for end in ends if times[tuple(end)] == 1), own))

@@ -54,6 +54,7 @@ def _on_ground(sources: Sequence[RasterSource]) -> Layout:
     place = Affine.scale(x_scale, 1) @ Affine.translation(-x, -y)
     transforms = tuple(place @ Affine(*source.transform) for source in sources)
     authority = crs.to_authority()
+    assert first.gsd_m is not None  # what has a CRS has a place
     metres = first.gsd_m / sqrt(abs(transforms[0].determinant))
     return Layout(transforms, (x, y), ":".join(authority) if authority else crs.name, x_scale, metres)
 

@@ -19,7 +19,7 @@ from rasterio.windows import Window
 from rsqa.errors import OutputError
 from rsqa.run.pipeline import ask
 from rsqa.run.report import Progress, RunReport
-from rsqa.run.request import AskRequest
+from rsqa.run.request import Request
 from rsqa.scenes.compose import make_scene
 from rsqa.scenes.scene import Scene
 from rsqa.scenes.truth import WindowTruth, truth
@@ -113,7 +113,7 @@ def run_demo(
         write_mosaic(mosaic, scene)
     except (OSError, rasterio.errors.RasterioError) as error:
         raise OutputError(f"can't write {str(mosaic)!r}: {error}; choose another folder with --out") from error
-    request = AskRequest(
+    request = Request(
         sources=(str(mosaic),),
         questions=tuple(question for question, _ in ASKED),
         out=out / "mosaic.rsqa",

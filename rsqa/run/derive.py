@@ -19,6 +19,7 @@ from rsqa.sinks.finish import FinishInputs, finish
 from rsqa.sinks.summary import AnswersSummary, QuestionSummary
 from rsqa.sinks.tiling import TiledSource
 from rsqa.sinks.whole import discard, write_whole
+from rsqa.tasks.task import Ask, Caption, Classify
 
 LIBRARIES = ("torch", "transformers", "rasterio", "numpy", "pyarrow", "zarr")
 """Those whose version can change a byte of the outputs."""
@@ -48,12 +49,24 @@ def derive(out: Path, plan: Plan, parts: Parts, trace: Trace, facts: Mapping[str
             )
             for planned in plan.sources
         ),
-        questions=plan.questions,
+        questions=plan.row_questions,
+        task=plan.task,
         parts=tuple(part_path(out, number) for number in range(len(parts))),
         software={**software, plan.model.name: plan.model.weights_id or "unknown"},
-        lineage=f"{len(plan.questions)} questions asked of tiles by the vision-language model {plan.model.name}",
+        lineage=f"{_done_by(plan)} the vision-language model {plan.model.name}",
     )
-    return finish(out, inputs, {"software": software, "host": platform.node(), **facts})
+    about = {"software": software, "host": platform.node(), "failed_sources": plan.failed}
+    return finish(out, inputs, {**about, **facts})
+
+
+def _done_by(plan: Plan) -> str:
+    match plan.task:
+        case Classify():
+            return f"tiles given one of {len(plan.questions[0].options)} labels by"
+        case Caption():
+            return "tiles described by"
+        case Ask():
+            return f"{len(plan.questions)} questions asked of tiles by"
 
 
 def withdraw(out: Path) -> None:
@@ -62,7 +75,7 @@ def withdraw(out: Path) -> None:
     discard(out / "item.json")
 
 
-def whole_summary(out: Path, plan_id: str) -> AnswersSummary | None:
+def whole_summary(out: Path, plan: Plan) -> AnswersSummary | None:
     """The summary of an earlier run of the plan whose outputs are whole: run.json is written last; None without one."""
     try:
         run = json.loads((out / "run.json").read_text(encoding="utf-8"))
@@ -70,6 +83,6 @@ def whole_summary(out: Path, plan_id: str) -> AnswersSummary | None:
         questions = tuple(QuestionSummary(**question) for question in summary["questions"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if run["plan_id"] != plan_id or not (out / "answers.parquet").exists():
+    if run["plan_id"] != plan.plan_id or not (out / plan.task.table).exists():
         return None
     return AnswersSummary(n_rows=summary["n_rows"], tiles=summary["tiles"], questions=questions)

@@ -298,11 +298,12 @@ def cache_cost(root: Path, plan: Plan, engine: Engine) -> CacheCost:
 
     UsageError for an engine that can't look and be asked later, OutputError when the disk has not enough room.
     """
-    tile_bytes = {px: _feature_bytes(plan, engine, px) for px in {planned.chip_px for planned in plan.sources}}
+    shapes = {planned.chip_shape for planned in plan.sources}
+    tile_bytes = {shape: _feature_bytes(plan, engine, shape) for shape in shapes}
     n_tiles = n_bytes = 0
     for planned in plan.sources:
         missing = max(0, len(planned.grid) - Shelf(features_folder(root, plan, planned)).n_tiles())
-        n_tiles, n_bytes = n_tiles + missing, n_bytes + missing * tile_bytes[planned.chip_px]
+        n_tiles, n_bytes = n_tiles + missing, n_bytes + missing * tile_bytes[planned.chip_shape]
     there = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.is_dir())
     cost = CacheCost(root, n_tiles, n_bytes, shutil.disk_usage(there).free)
     if cost.n_bytes > cost.free_bytes:
@@ -313,8 +314,8 @@ def cache_cost(root: Path, plan: Plan, engine: Engine) -> CacheCost:
     return cost
 
 
-def _feature_bytes(plan: Plan, engine: Engine, chip_px: int) -> int:
-    session = engine.prepare((), (chip_px, chip_px), 1)
+def _feature_bytes(plan: Plan, engine: Engine, chip_shape: tuple[int, int]) -> int:
+    session = engine.prepare((), chip_shape, 1)
     if not isinstance(session, SeeingSession):
         raise UsageError(
             f"--cache-features asked, the engine {plan.model.name!r} can't keep what it saw; ask without it"

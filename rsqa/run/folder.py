@@ -2,7 +2,7 @@
 
 DIR/plan.json, sources.parquet   what fixes the bytes of the parts
 DIR/parts/00000000.parquet …   the commits and the ledger
-DIR/answers.parquet, tiles.zarr, performance.parquet, item.json, run.json   derived from the parts
+DIR/answers.parquet, classes.parquet, tiles.zarr, item.json, run.json …   derived from the parts
 DIR/.rsqa.lock           held while a run writes
 """
 
@@ -27,7 +27,10 @@ SOURCES = "sources.parquet"
 PARTS = "parts"
 LOCK = ".rsqa.lock"
 _PART_NAMES = "[0-9]" * 8 + ".parquet"
-DERIVED = ("item.json", "run.json", "answers.parquet", "tiles.zarr", "performance.parquet")
+DERIVED = (
+    "item.json", "run.json", "answers.parquet", "classes.parquet", "class_polygons.parquet", "class_rasters",
+    "summary.json", "tiles.zarr", "performance.parquet",
+)  # fmt: skip
 
 
 def part_path(out: Path, number: int) -> Path:

@@ -16,7 +16,6 @@ from rsqa.errors import ExitCode, InputError, ModelError, OutputError, RsqaError
 from rsqa.run.execute import Crashed, Stop
 from rsqa.run.plan import Parts, Plan
 from rsqa.run.report import Progress, RunReport
-from rsqa.run.request import Draft
 from rsqa.run.trace import Trace
 from rsqa.run.work import Done, Failed, TooLarge
 from rsqa.sinks.summary import AnswersSummary
@@ -168,14 +167,12 @@ class Ledger:
             "write_s": round(self._seconds["write"], 3),
         }
 
-    def report(
-        self, out: Path, plan: Plan, parts: Parts, drafted: Draft | None, summary: AnswersSummary | None, stop: Stop
-    ) -> RunReport:
+    def report(self, out: Path, plan: Plan, parts: Parts, summary: AnswersSummary | None, stop: Stop) -> RunReport:
         """What the run came to; `summary` is None when parts are missing still."""
         progress = self.progress
         return RunReport(
             out=out,
-            exit_code=self._exit_code(drafted, summary, stop),
+            exit_code=self._exit_code(plan, summary, stop),
             plan_id=plan.plan_id,
             n_tiles=sum(len(planned.grid) for planned in plan.sources),
             n_parts=len(parts),
@@ -189,15 +186,15 @@ class Ledger:
             engine_calls=self.model_calls,
             parts_halved=self._parts_halved,
             tiles_from_cache=self._tiles_from_cache,
-            failed_sources=tuple((name, str(error)) for name, error in drafted.failed) if drafted else (),
+            failed_sources=plan.failed,
         )
 
-    def _exit_code(self, drafted: Draft | None, summary: AnswersSummary | None, stop: Stop) -> ExitCode:
+    def _exit_code(self, plan: Plan, summary: AnswersSummary | None, stop: Stop) -> ExitCode:
         if stop.signum is not None:
             return ExitCode(128 + stop.signum)
         if summary is None:
             return ExitCode.OUT_OF_TIME
-        if any("error" in question.statuses for question in summary.questions) or (drafted and drafted.failed):
+        if any("error" in question.statuses for question in summary.questions) or plan.failed:
             return ExitCode.TILES_FAILED
         return ExitCode.DONE
 

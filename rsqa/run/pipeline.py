@@ -23,11 +23,12 @@ from rsqa.run.heap import share_one_heap
 from rsqa.run.ledger import Ledger
 from rsqa.run.plan import Parts, Plan, check_same
 from rsqa.run.report import PlanReport, Progress, RunReport, SourceSummary, size
-from rsqa.run.request import AskRequest, Draft, draft, fit_batch, settle
+from rsqa.run.request import Draft, Request, draft, first_few, fit_batch, largest_shape, settle
 from rsqa.run.work import Job, do_part
 from rsqa.sinks.ground import crs_label
 from rsqa.sinks.part import read_parts, valid_part
 from rsqa.sinks.whole import sweep
+from rsqa.tasks.task import Classify
 
 Note = Callable[[str], None]
 """Takes a sentence for the user."""
@@ -41,7 +42,7 @@ NOTHING_TO_STRETCH = (
 
 
 def ask(
-    request: AskRequest,
+    request: Request,
     on_progress: Callable[[Progress], None] | None = None,
     on_note: Note | None = None,
 ) -> RunReport:
@@ -53,7 +54,7 @@ def ask(
     share_one_heap()
     ledger, note = Ledger(on_progress or (lambda _: None)), on_note or (lambda _: None)
     drafted = draft(request)
-    for sentence in (*(str(error) for _, error in drafted.failed), *drafted.notes):
+    for sentence in (*_left_out(drafted), *drafted.notes):
         note(sentence)
     out = request.folder
     with locked(out):
@@ -67,7 +68,7 @@ def ask(
                 note(_price(cost))
             open_cache(request.cache_features, plan.on(drafted.device))
         ledger.begin(parts, todo)
-        summary = None if todo else whole_summary(out, plan.plan_id)
+        summary = None if todo else whole_summary(out, plan)
         if summary is None:
             withdraw(out)
         stop = Stop(deadline=None if request.max_duration_s is None else ledger.started + request.max_duration_s)
@@ -78,7 +79,7 @@ def ask(
                 summary = derive(out, plan, parts, ledger.trace, ledger.facts())
         for sentence in ledger.remarks():
             note(sentence)
-        report = ledger.report(out, plan, parts, drafted, summary, stop)
+        report = ledger.report(out, plan, parts, summary, stop)
         return replace(report, warnings=(*drafted.notes, *_remarks(request, plan), *ledger.remarks()))
 
 
@@ -92,51 +93,61 @@ def finish(out: Path) -> RunReport:
         missing = _missing(out, plan, parts, retry_errors=False)
         if missing:
             raise UsageError(
-                f"{len(parts) - len(missing)} of {len(parts)} parts of {str(out)!r} are done; run the same `rsqa ask` "
-                f"again to do the rest (each file in {PARTS}/ is a GeoParquet of its own)"
+                f"{len(parts) - len(missing)} of {len(parts)} parts of {str(out)!r} are done; run the same "
+                f"`rsqa {plan.task.verb}` again to do the rest (each file in {PARTS}/ is a GeoParquet of its own)"
             )
         ledger.begin(parts, missing)
         summary = derive(out, plan, parts, ledger.trace, ledger.facts())
-        return ledger.report(out, plan, parts, None, summary, Stop())
+        return ledger.report(out, plan, parts, summary, Stop())
 
 
-def plan(request: AskRequest) -> PlanReport:
+def plan(request: Request) -> PlanReport:
     """What `ask` would do. Writes nothing; reads headers, the pixels of a stretch, and times one probe batch."""
     drafted = draft(request)
     made = settle(request, drafted, None)
     engine = load_engine(made.model, drafted.device, made.dtype)
-    chip_px = max(planned.chip_px for planned in made.sources)
-    batch, tile_s = fit_batch(engine, made.questions, chip_px, made.batch, drafted.device)
+    shape = largest_shape(made.sources)
+    batch, tile_s = fit_batch(engine, made.questions, shape, made.batch, drafted.device)
     made = replace(made, batch=batch)
     cost = _cache_cost(request, drafted, made) if request.cache_features else None
     return PlanReport(
         sources=tuple(
             SourceSummary(
-                name=p.source.name, width=p.source.width, height=p.source.height, crs=crs_label(p.source.crs_wkt),
+                name=p.source.name, width=p.source.width, height=p.source.height, crs=crs_label(p.source.crs_wkt) or "",
                 gsd_m=p.source.gsd_m, tiles=len(p.grid),
             )
             for p in made.sources
         ),
         n_tiles=drafted.n_tiles,
         n_parts=len(Parts(made)),
-        tile_px=request.tile_px,
-        side_px=made.model.card.model_side(chip_px, chip_px)[0],
+        tile_px=max(planned.tile_px for planned in made.sources) if request.tile_px is None else request.tile_px,
+        side_px=made.model.card.model_side(*shape)[0],
         batch=made.batch,
         model=made.model.name,
         plan_id=made.plan_id,
         seconds_expected=tile_s * drafted.n_tiles / (request.workers or 1),
-        bytes_expected=BYTES_PER_ANSWER * drafted.n_tiles * len(made.questions),
+        bytes_expected=BYTES_PER_ANSWER * drafted.n_tiles * len(made.row_questions),
         cache_bytes=cost.n_bytes if cost else None,
         cache_free_bytes=cost.free_bytes if cost else None,
-        warnings=(*(str(error) for _, error in drafted.failed), *drafted.notes, *_remarks(request, made)),
+        warnings=(*_left_out(drafted), *drafted.notes, *_remarks(request, made)),
     )  # fmt: skip
 
 
-def _remarks(request: AskRequest, plan: Plan) -> tuple[str, ...]:
+def _left_out(drafted: Draft) -> list[str]:
+    return first_few([str(error) for _, error in drafted.failed], "sources left out, which run.json names")
+
+
+def _remarks(request: Request, plan: Plan) -> tuple[str, ...]:
     """What the user should know of the plan."""
     remarks = []
     if plan.scale == "auto" and plan.stretch == BLIND:
         remarks.append(NOTHING_TO_STRETCH)
+    if (
+        isinstance(plan.task, Classify)
+        and plan.task.cog
+        and not any(p.source.placed and not p.whole for p in plan.sources)
+    ):
+        remarks.append("--cog asked, but no source with a place on the ground is cut in tiles: there will be no raster")
     if request.batch_size and plan.batch < request.batch_size:
         remarks.append(
             f"--batch-size {request.batch_size} asked, the plan has batches of {plan.batch}: one that does not "
@@ -145,7 +156,7 @@ def _remarks(request: AskRequest, plan: Plan) -> tuple[str, ...]:
     return tuple(remarks)
 
 
-def _cache_cost(request: AskRequest, drafted: Draft, plan: Plan) -> CacheCost:
+def _cache_cost(request: Request, drafted: Draft, plan: Plan) -> CacheCost:
     assert request.cache_features is not None  # only asked then
     engine = load_engine(plan.model, drafted.device, plan.dtype)
     return cache_cost(request.cache_features, plan.on(drafted.device), engine)
@@ -158,7 +169,7 @@ def _price(cost: CacheCost) -> str:
     )
 
 
-def _stored_or_new(out: Path, request: AskRequest, drafted: Draft) -> tuple[Plan, Parts]:
+def _stored_or_new(out: Path, request: Request, drafted: Draft) -> tuple[Plan, Parts]:
     """The plan that is in the folder, if it is the one asked for; else a new one, stored before any part.
 
     A request that makes no sense has failed before anything is cleared or stored.
@@ -172,7 +183,9 @@ def _stored_or_new(out: Path, request: AskRequest, drafted: Draft) -> tuple[Plan
             raise lost[0]
         asked = settle(request, drafted, stored)
         check_same(stored, asked)
-        if asked != stored:  # the same plan, but files or model lie elsewhere now
+        if asked != stored:  # the same parts, but files or model lie elsewhere now, or something else is made of them
+            if (asked.task, asked.failed) != (stored.task, stored.failed):
+                withdraw(out)
             write_plan(out, asked)
         return asked, Parts(asked)
     made = settle(request, drafted, None)
@@ -188,7 +201,7 @@ def _stored_or_new(out: Path, request: AskRequest, drafted: Draft) -> tuple[Plan
 def _missing(out: Path, plan: Plan, parts: Parts, retry_errors: bool) -> list[int]:
     """Parts that are not committed, or are to be done again."""
     plan_id = plan.plan_id
-    return [n for n in range(len(parts)) if not _done(out, plan_id, parts, n, len(plan.questions), retry_errors)]
+    return [n for n in range(len(parts)) if not _done(out, plan_id, parts, n, len(plan.row_questions), retry_errors)]
 
 
 def _done(out: Path, plan_id: str, parts: Parts, number: int, n_questions: int, retry_errors: bool) -> bool:
@@ -201,7 +214,7 @@ def _has_errors(path: Path) -> bool:
     return any("error" in rows["status"].unique().to_pylist() for rows in read_parts([path], 1 << 16, ["status"]))
 
 
-def _job(request: AskRequest, drafted: Draft, plan: Plan) -> Job:
+def _job(request: Request, drafted: Draft, plan: Plan) -> Job:
     cache = None if request.cache_features is None else str(request.cache_features.absolute())
     return Job(str(request.folder), plan.plan_id, drafted.device, token_hex(8), cache)
 

@@ -23,8 +23,9 @@ from rsqa.raster.read import level_grid
 from rsqa.raster.source import RasterSource
 from rsqa.raster.stretch import Stretch
 from rsqa.tasks.question import Question
+from rsqa.tasks.task import Ask, Task, row_questions, task_from_json, task_to_json
 
-PLAN_FORMAT = 2
+PLAN_FORMAT = 3
 """Of plan.json and sources.parquet."""
 FORMAT = 1
 """Of what makes a row, see `Plan.processing_id`."""
@@ -43,6 +44,8 @@ class PlannedSource:
     """Side of a tile, source pixels."""
     factor: int
     """Overview that is read: 1 the full resolution, 4 a quarter of it."""
+    whole: bool = False
+    """A small source that is one tile of its own size: never cut, never padded."""
 
     @property
     def grid(self) -> TileGrid:
@@ -55,13 +58,18 @@ class PlannedSource:
         return level_grid(self.source, self.tile_px, self.factor)
 
     @property
-    def chip_px(self) -> int:
-        """Side of a chip as it is read, before the model resamples it."""
-        return self.tile_px // self.factor
+    def chip_shape(self) -> tuple[int, int]:
+        """(H, W) of a chip as it is read, before the model resamples it."""
+        return (self.source.height, self.source.width) if self.whole else (self.tile_px // self.factor,) * 2
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, one level of them for the source's and its own."""
-        return {"tile_px": self.tile_px, "factor": self.factor, **self.source.to_json()}
+        return {"tile_px": self.tile_px, "factor": self.factor, "whole": self.whole, **self.source.to_json()}
+
+    @property
+    def cut(self) -> dict[str, Any]:
+        """What a tile's pixels depend on, beside the file: chips of any size are shown in the same way, whole."""
+        return {"tile_px": None if self.whole else self.tile_px, "factor": self.factor}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +92,21 @@ class Plan:
     """Tiles through the model at once."""
     part_tiles: int
     """Tiles in a part, about."""
+    task: Task = Ask()  # noqa: RUF009 frozen and without fields
+    failed: tuple[tuple[str, str], ...] = ()
+    """(name, why) of sources that were left out when the run was last begun."""
+
+    @property
+    def row_questions(self) -> tuple[Question, ...]:
+        """What the rows of a tile are about."""
+        return row_questions(self.task, self.questions)
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the sources, as plan.json holds it."""
         return {
             "format": PLAN_FORMAT,
             "rsqa": rsqa.__version__,
+            "task": task_to_json(self.task),
             "questions": [asdict(q) for q in self.questions],
             "stretch": self.stretch.to_json(),
             "scale": self.scale,
@@ -100,6 +117,7 @@ class Plan:
             "device_type": self.device_type,
             "batch": self.batch,
             "part_tiles": self.part_tiles,
+            "failed": self.failed,
         }
 
     @classmethod
@@ -117,14 +135,19 @@ class Plan:
             device_type=raw["device_type"],
             batch=raw["batch"],
             part_tiles=raw["part_tiles"],
+            task=task_from_json(raw["task"]),
+            failed=tuple((name, why) for name, why in raw["failed"]),
         )
 
     def identity(self) -> dict[str, Any]:
-        """All facts without what may differ while the bytes stay: where the files and the model lie."""
+        """All facts without what may differ while the bytes stay: where the files and the model lie, what failed, and
+        what is made of the parts.
+        """
         sources = [planned.to_json() for planned in self.sources]
         for facts in sources:
             del facts["path"]
-        return {**self.to_json(), "sources": sources, "model": self._model_identity()}
+        own = {"sources": sources, "model": self._model_identity(), "task": self.task.verb, "failed": ()}
+        return {**self.to_json(), **own}
 
     def _model_identity(self) -> dict[str, Any]:
         return {name: fact for name, fact in self.model.to_json().items() if name != "folder"}
@@ -144,8 +167,7 @@ class Plan:
                 "dtype": self.dtype,
                 "stretch": self.stretch.to_json(),
                 "bands": planned.source.bands,
-                "tile_px": planned.tile_px,
-                "factor": planned.factor,
+                **planned.cut,
                 "min_valid": self.min_valid,
             }
         )
@@ -156,7 +178,7 @@ class Plan:
 
     def features_id(self, planned: PlannedSource) -> str:
         """What made what the model sees of a source, whatever it is asked: the same for the same pixels and weights."""
-        side = self.model.card.model_side(planned.chip_px, planned.chip_px)
+        side = self.model.card.model_side(*planned.chip_shape)
         return _digest(
             {
                 "format": FEATURES_FORMAT,
@@ -166,8 +188,7 @@ class Plan:
                 "dtype": self.dtype,
                 "device_type": self.device_type,
                 "stretch": self.stretch.to_json(),
-                "tile_px": planned.tile_px,
-                "factor": planned.factor,
+                **planned.cut,
                 "min_valid": self.min_valid,
             }
         )
@@ -237,6 +258,11 @@ def blocks(planned: PlannedSource, most_tiles: int) -> BlockGrid:
     return block_grid(planned.level_grid, layout, bytes_per_px=source.bytes_per_px, max_tiles=most_tiles)
 
 
+def part_key(planned: PlannedSource) -> tuple[str, tuple[int, int]]:
+    """Sources that follow one another share parts where this is the same: CRS and chip size."""
+    return planned.source.crs_wkt, planned.chip_shape
+
+
 @dataclass(frozen=True, slots=True)
 class _Span:
     """Sources first to last - 1 in `n_parts` parts; several sources are one part together."""
@@ -255,10 +281,7 @@ class Parts:
         self._ends = list(accumulate(span.n_parts for span in self._spans))
 
     def _cut(self, plan: Plan) -> Iterator[_Span]:
-        def alike(index: int) -> tuple[str, int]:
-            return plan.sources[index].source.crs_wkt, plan.sources[index].chip_px
-
-        for _, run in groupby(range(len(plan.sources)), key=alike):
+        for _, run in groupby(range(len(plan.sources)), key=lambda index: part_key(plan.sources[index])):
             first, last, held = 0, 0, 0  # the small sources gathered so far, and their tiles
             for index in run:
                 tiles = len(plan.sources[index].grid)

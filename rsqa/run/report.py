@@ -95,8 +95,8 @@ class SourceSummary:
     height: int
     crs: str
     """As people write it: `EPSG:26910`, or the name of the CRS."""
-    gsd_m: float
-    """Ground side of a pixel, metres."""
+    gsd_m: float | None
+    """Ground side of a pixel, metres; None without a place on the ground."""
     tiles: int
 
 

@@ -14,30 +14,43 @@ from rsqa.engines.base import Engine, Session
 from rsqa.engines.batching import half, ladder
 from rsqa.engines.registry import ModelRef, choose_device, choose_dtype, find_model, load_engine
 from rsqa.engines.sizing import default_batch
-from rsqa.errors import InputError, ModelError, OutOfMemory, PlanMismatch, UsageError
+from rsqa.errors import InputError, ModelError, OutOfMemory, PlanMismatch, SourceRefused, UsageError
+from rsqa.raster.folders import Listing, expand, gather
 from rsqa.raster.read import choose_level
-from rsqa.raster.source import RasterSource, damage, expand, open_source
+from rsqa.raster.source import RasterSource, damage, open_source, open_sources
 from rsqa.raster.stretch import Stretch, fit_stretch, fixed_stretch
-from rsqa.run.plan import MOST_TILES, Plan, PlannedSource, blocks
+from rsqa.run.plan import MOST_TILES, Plan, PlannedSource, blocks, part_key
 from rsqa.sinks.ground import common_crs
 from rsqa.tasks.prompts import DIRECT_SYSTEM, END
 from rsqa.tasks.question import Question
+from rsqa.tasks.task import Ask, Caption, Classify, Task, questions_for
 
 PART_S = 15.0
 """Work in a part, seconds: what a crash may cost, and how often progress is told."""
+TILE_PX = 448
+CHIP_PX = 1024
+"""A source of at most so many pixels a side is a chip, where --tile-px says nothing else: scene data sets have 64 to
+1,000."""
+MOST_SAID = 5
+"""Of notes about single sources: thousands would hide the others."""
 PARTS_PER_WORKER = 8
 """So that the last part of a run does not keep the other workers waiting for long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AskRequest:
-    """What `rsqa ask` was told; see its help for the meaning of each."""
+class Request:
+    """What a command was told; see its help for the meaning of each."""
 
     sources: tuple[str, ...]
-    questions: tuple[Question, ...]
+    questions: tuple[Question, ...] = ()
+    """Empty for captions: the model's card has the words."""
+    task: Task = Ask()  # noqa: RUF009 frozen and without fields
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     out: Path | None = None
     bands: str | None = None
-    tile_px: int = 448
+    tile_px: int | None = TILE_PX
+    """None: that many for mosaics, and chips are shown whole."""
     gsd_m: float | None = None
     scale: str = "auto"
     min_valid: float = 0.5
@@ -64,7 +77,7 @@ class AskRequest:
         ):
             if value is not None and value < 1:
                 raise UsageError(f"{name} {value} asked; it must be at least 1")
-        if not self.questions:
+        if not self.questions and not isinstance(self.task, Caption):
             raise UsageError("nothing is asked; give --question TEXT or --question-file FILE")
         if not 0 <= self.min_valid <= 1:
             raise UsageError(f"--min-valid {self.min_valid} asked; it is a share from 0 to 1")
@@ -76,6 +89,8 @@ class AskRequest:
     @property
     def folder(self) -> Path:
         """Where the output goes: `out`, or the first source's stem in the current directory."""
+        if self.task.chips and Path(self.sources[0]).is_dir():
+            return self.out or Path(f"{Path(self.sources[0]).resolve().name}.rsqa")
         [(_, name)] = expand(self.sources[:1])  # without what may be a secret in a URL
         return self.out or Path(f"{PurePosixPath(name).stem}.rsqa")
 
@@ -85,6 +100,7 @@ class Draft:
     """A request with its files opened and its model found; only sizes and stretch are missing."""
 
     sources: tuple[PlannedSource, ...]
+    questions: tuple[Question, ...]
     failed: tuple[tuple[str, InputError], ...]
     """Sources that were left out, and why."""
     model: ModelRef
@@ -98,33 +114,61 @@ class Draft:
         return sum(len(planned.grid) for planned in self.sources)
 
 
-def draft(request: AskRequest) -> Draft:
+def draft(request: Request) -> Draft:
     """Open what is asked for. Raises InputError when no source can be read, ModelError without a model."""
     device = choose_device(request.device)
-    opened, failed = [], []
-    bands = tuple(request.bands.split(",")) if request.bands else None
-    for path, name in expand(request.sources):
-        try:
-            opened.append(open_source(path, name=name, bands=bands))
-        except InputError as error:
-            failed.append((name, error))
+    listing = _listed(request)
+    opened, failed = _opened(request, listing)
     if not opened:
         raise failed[0][1]
     common_crs(source.crs_wkt for source in opened)  # refuses what no table could hold together
     found = find_model(request.model, request.card, request.adapter)  # last: it may be gigabytes from the hub
     model = _taught(found, request)
-    planned = tuple(_cut(source, request, model) for source in opened)
+    _check_reasoning(request, model)
+    planned = [_cut(source, request, model) for source in opened]
+    if request.task.chips:  # alike ones together: they share parts and batches
+        places = {key: place for place, key in enumerate(dict.fromkeys(map(part_key, planned)))}
+        planned.sort(key=lambda source: places[part_key(source)])
     return Draft(
-        sources=planned,
+        sources=tuple(planned),
+        questions=questions_for(request.task, request.questions, model.card.prompt),
         failed=tuple(failed),
         model=model,
         device=device,
         dtype=choose_dtype(request.dtype, device),
-        notes=(*(note for source in opened for note in _remarks(source)), *_misfits(planned, request, model)),
+        notes=(*listing.notes, *_remarks(opened), *_misfits(planned, request, model)),
     )
 
 
-def _taught(model: ModelRef, request: AskRequest) -> ModelRef:
+def _listed(request: Request) -> Listing:
+    if request.task.chips:
+        return gather(request.sources, request.include, request.exclude)
+    return Listing(tuple(expand(request.sources)))
+
+
+def _opened(request: Request, listing: Listing) -> tuple[list[RasterSource], list[tuple[str, InputError]]]:
+    """-> the sources that can be read, and (name, why) of the others."""
+    opened: list[RasterSource] = []
+    failed: list[tuple[str, InputError]] = []
+    bands = tuple(request.bands.split(",")) if request.bands else None
+    if request.task.chips:
+        for (_, name), found in zip(listing.files, open_sources(listing.files, bands), strict=True):
+            if isinstance(found, RasterSource) and request.gsd_m is not None and not found.placed:
+                found = SourceRefused(f"{name!r} has no place on the ground, so --gsd can't be met; leave it out")
+            if isinstance(found, RasterSource):
+                opened.append(found)
+            else:  # also where --bands does not fit: one such file is no reason to give up the folder
+                failed.append((name, found if isinstance(found, InputError) else SourceRefused(str(found))))
+        return opened, failed
+    for path, name in listing.files:
+        try:
+            opened.append(open_source(path, name=name, bands=bands))
+        except InputError as error:
+            failed.append((name, error))
+    return opened, failed
+
+
+def _taught(model: ModelRef, request: Request) -> ModelRef:
     """The model with its card as this run asks it: reasoning or not, and the side that --gsd implies."""
     card = model.card
     if request.reasoning and not card.prompt.reasoning:
@@ -133,50 +177,79 @@ def _taught(model: ModelRef, request: AskRequest) -> ModelRef:
         direct = replace(card.prompt, system=DIRECT_SYSTEM, reasoning=False, answer_ends=(f"\n{END}", END))
         card = replace(card, prompt=direct)
     if request.gsd_m is not None and card.side_px is None:
-        card = replace(card, side_px=card.model_side(request.tile_px, request.tile_px)[0])
+        tile_px = request.tile_px or TILE_PX
+        card = replace(card, side_px=card.model_side(tile_px, tile_px)[0])
     return replace(model, card=card)
 
 
-def _cut(source: RasterSource, request: AskRequest, model: ModelRef) -> PlannedSource:
-    tile_px = request.tile_px
-    if request.gsd_m is not None:
+def _check_reasoning(request: Request, model: ModelRef) -> None:
+    """UsageError for what labels of a model that reasons can't have."""
+    if not (isinstance(request.task, Classify) and model.card.prompt.reasoning):
+        return
+    if len(request.questions) > 1:
+        raise UsageError(
+            f"{len(request.questions)} prompts asked of a model that reasons: each answer hangs on a chain of thoughts "
+            "of its own and they can't be averaged; give one --prompt, or --no-reasoning"
+        )
+    if request.task.abstain:
+        raise UsageError("--abstain asked of a model that reasons, which gives no confidence; add --no-reasoning")
+
+
+def _cut(source: RasterSource, request: Request, model: ModelRef) -> PlannedSource:
+    tile_px = request.tile_px or TILE_PX
+    if request.gsd_m is not None and source.gsd_m is not None:
         wanted = tile_px * request.gsd_m / source.gsd_m
         side_px, _ = model.card.model_side(tile_px, tile_px)
         # Whole pixels of the overview that will do: most sizes are a multiple of no overview's factor.
         step = max((factor for factor in source.overviews if wanted >= factor * side_px), default=1)
         tile_px = max(1, round(wanted / step)) * step
+    longest = max(source.height, source.width)
+    if request.task.chips and longest <= (CHIP_PX if request.tile_px is None and request.gsd_m is None else tile_px):
+        return PlannedSource(source, longest, 1, whole=True)
     side_px, _ = model.card.model_side(tile_px, tile_px)
     planned = PlannedSource(source, tile_px, choose_level(source, tile_px, side_px))
     blocks(planned, most_tiles=1)  # refuses a tile that is too large, before the model is tried on it
     return planned
 
 
-def _remarks(source: RasterSource) -> list[str]:
-    """What the user should know of a source before its tiles are asked."""
-    broken = damage(source)
-    return [*source.notes, *([broken] if broken else [])]
+def _remarks(sources: Sequence[RasterSource]) -> list[str]:
+    """What the user should know of the sources before their tiles are asked."""
+    said = [note for source in sources for note in source.notes]
+    said += [broken for source in sources if (broken := damage(source))]
+    n_unplaced = sum(not source.placed for source in sources)
+    unplaced = [f"without a place on the ground, so without a geometry: {n_unplaced:,} of {len(sources):,} sources"]
+    return [*first_few(said, "notes about sources"), *(unplaced if n_unplaced else [])]
 
 
-def _misfits(sources: Sequence[PlannedSource], request: AskRequest, model: ModelRef) -> list[str]:
+def first_few(sentences: Sequence[str], what: str) -> list[str]:
+    """At most MOST_SAID of them, and how many more there are."""
+    more = len(sentences) - MOST_SAID
+    return [*sentences[:MOST_SAID], *([f"{more:,} more {what}"] if more > 0 else [])]
+
+
+def _misfits(sources: Sequence[PlannedSource], request: Request, model: ModelRef) -> list[str]:
     """Sentences about tiles that are far from what the model was trained on; one is enough for many sources.
 
     With --gsd all tiles have its resolution, and so --tile-px pixels.
     """
     card, notes = model.card, []
     low, high = card.side_range_px
-    if not low <= request.tile_px <= high:
-        notes.append(f"{card.title} knows tiles of {low} to {high} px, {request.tile_px} px asked")
+    sides = {max(p.chip_shape) if p.whole else request.tile_px or TILE_PX for p in sources}
+    if odd_sides := [side for side in sorted(sides) if not low <= side <= high]:
+        notes.append(f"{card.title} knows tiles of {low} to {high} px, {odd_sides[0]} px asked")
     if card.gsd_m is not None:
         fine, coarse = card.gsd_m
-        if odd := [p for p in sources if not fine <= (request.gsd_m or p.source.gsd_m) <= coarse]:
+        seen = [(p.source.name, request.gsd_m or p.source.gsd_m) for p in sources]
+        if odd := [(name, gsd_m) for name, gsd_m in seen if gsd_m is not None and not fine <= gsd_m <= coarse]:
+            name, gsd_m = odd[0]
             notes.append(
-                f"{card.title} knows ground of {fine:g} to {coarse:g} m per pixel, {odd[0].source.name} is seen at "
-                f"{request.gsd_m or odd[0].source.gsd_m:.3g} m; trust its answers less"
+                f"{card.title} knows ground of {fine:g} to {coarse:g} m per pixel, {name} is seen at "
+                f"{gsd_m:.3g} m; trust its answers less"
             )
     return notes
 
 
-def settle(request: AskRequest, drafted: Draft, stored: Plan | None) -> Plan:
+def settle(request: Request, drafted: Draft, stored: Plan | None) -> Plan:
     """The plan of a draft. A resume measures nothing: it takes sizes and stretch from the stored plan.
 
     A stored batch that is half, a quarter, … of --batch-size is taken too: the whole one did not fit.
@@ -184,7 +257,7 @@ def settle(request: AskRequest, drafted: Draft, stored: Plan | None) -> Plan:
     asked = request.batch_size
     plan = Plan(
         sources=drafted.sources,
-        questions=request.questions,
+        questions=drafted.questions,
         stretch=stored.stretch if stored else _stretch(request.scale, drafted),
         scale=request.scale,
         gsd_m=request.gsd_m,
@@ -194,6 +267,8 @@ def settle(request: AskRequest, drafted: Draft, stored: Plan | None) -> Plan:
         device_type=drafted.device.partition(":")[0],
         batch=stored.batch if stored and (asked is None or stored.batch in ladder(asked)) else asked or 1,
         part_tiles=request.part_tiles or (stored.part_tiles if stored else 1),
+        task=request.task,
+        failed=tuple((printable(name), printable(str(error))) for name, error in drafted.failed),
     )
     if stored is None:
         return _sized(plan, request, drafted)
@@ -205,24 +280,34 @@ def settle(request: AskRequest, drafted: Draft, stored: Plan | None) -> Plan:
     return replace(plan, device_type=stored.device_type, dtype=stored.dtype if request.allow_mixed else plan.dtype)
 
 
+def printable(text: str) -> str:
+    """Text that a file can hold: a file's name need not be valid Unicode."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def largest_shape(sources: Sequence[PlannedSource]) -> tuple[int, int]:
+    """(H, W) of the chips with most pixels: what fits for them fits for all."""
+    return max((planned.chip_shape for planned in sources), key=lambda shape: shape[0] * shape[1])
+
+
 def _stretch(scale: str, drafted: Draft) -> Stretch:
     return fit_stretch([p.source for p in drafted.sources]) if scale == "auto" else fixed_stretch(scale)
 
 
-def _sized(plan: Plan, request: AskRequest, drafted: Draft) -> Plan:
+def _sized(plan: Plan, request: Request, drafted: Draft) -> Plan:
     """Choose what was not asked for: the batch from the model's shape, the part from one probe batch.
 
     A batch that the probe finds too large is halved until it fits.
     """
     engine = load_engine(drafted.model, drafted.device, drafted.dtype)
-    chip_px = max(planned.chip_px for planned in plan.sources)
+    shape = largest_shape(plan.sources)
     batch = request.batch_size or default_batch(
-        drafted.model, (chip_px, chip_px), drafted.device, drafted.dtype, request.workers or 1
+        drafted.model, shape, drafted.device, drafted.dtype, request.workers or 1
     )
     part_tiles = request.part_tiles
     if part_tiles is None:
         share = -(-drafted.n_tiles // (PARTS_PER_WORKER * (request.workers or 1)))
-        batch, tile_s = fit_batch(engine, plan.questions, chip_px, batch, drafted.device)
+        batch, tile_s = fit_batch(engine, plan.questions, shape, batch, drafted.device)
         part_tiles = max(1, min(MOST_TILES, share, _power_of_two(PART_S / tile_s)))
     return replace(plan, batch=min(batch, max(part_tiles, request.batch_size or 1)), part_tiles=part_tiles)
 
@@ -233,7 +318,7 @@ def _power_of_two(number: float) -> int:
 
 
 def fit_batch(
-    engine: Engine, questions: Sequence[Question], chip_px: int, batch: int, device: str
+    engine: Engine, questions: Sequence[Question], shape: tuple[int, int], batch: int, device: str
 ) -> tuple[int, float]:
     """-> the batch, halved until the probe fits into memory, and its seconds per tile.
 
@@ -241,19 +326,19 @@ def fit_batch(
     """
     while True:
         try:
-            return batch, probe(engine, questions, chip_px, batch)
+            return batch, probe(engine, questions, shape, batch)
         except OutOfMemory:
             pass  # tried again only outside of this block: the error holds the frames of what failed
         batch = half(batch, device)
 
 
-def probe(engine: Engine, questions: Sequence[Question], chip_px: int, batch: int) -> float:
-    """Seconds per tile, measured on noise: one warm-up, then growing batches until one takes a second.
+def probe(engine: Engine, questions: Sequence[Question], shape: tuple[int, int], batch: int) -> float:
+    """Seconds per tile of `shape` (H, W), on noise: one warm-up, then growing batches until one takes a second.
 
     What ends it is timed again, unless that takes long, so that a stall of the machine does not make tiny parts.
     """
-    session = engine.prepare(questions, (chip_px, chip_px), batch)
-    chips = np.random.default_rng(0).integers(0, 256, (batch, 3, chip_px, chip_px), dtype=np.uint8)
+    session = engine.prepare(questions, shape, batch)
+    chips = np.random.default_rng(0).integers(0, 256, (batch, 3, *shape), dtype=np.uint8)
     session.answer(chips[:1])
     n_tiles = 1
     while True:

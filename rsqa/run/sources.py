@@ -25,7 +25,9 @@ SCHEMA = pa.schema(
         "name": pa.string(),
         "tile_px": pa.int32(),
         "factor": pa.int32(),
+        "whole": pa.bool_(),
         "path": pa.string(),
+        "driver": pa.string(),
         "width": pa.int64(),
         "height": pa.int64(),
         "dtype": pa.string(),
@@ -46,7 +48,7 @@ SCHEMA = pa.schema(
         "notes": pa.list_(pa.string()),
     }
 )
-"""The fields of `RasterSource`, `tile_px` and `factor` of `PlannedSource`."""
+"""The fields of `RasterSource`; `tile_px`, `factor` and `whole` of `PlannedSource`."""
 ROWS = 1024
 """Sources that are Python dictionaries at once."""
 
@@ -64,6 +66,6 @@ def read_sources(path: Path) -> tuple[PlannedSource, ...]:
         return tuple(_planned(**row) for batch in batches for row in batch.cast(SCHEMA).to_pylist())
 
 
-def _planned(tile_px: int, factor: int, crs_wkt: str, **source: Any) -> PlannedSource:
+def _planned(tile_px: int, factor: int, whole: bool, crs_wkt: str, **source: Any) -> PlannedSource:
     one_of_many = intern(crs_wkt)  # sources have few CRSs, each of kilobytes
-    return PlannedSource(RasterSource.from_json({**source, "crs_wkt": one_of_many}), tile_px, factor)
+    return PlannedSource(RasterSource.from_json({**source, "crs_wkt": one_of_many}), tile_px, factor, whole)

@@ -31,6 +31,7 @@ from rsqa.run.heap import trim_heap
 from rsqa.run.plan import Parts, Plan, PlannedSource
 from rsqa.run.trace import Clock, Span
 from rsqa.sinks.part import PartRows, QuestionColumns, Receipt, write_part
+from rsqa.tasks.labels import mean_logprob
 from rsqa.tasks.parse import Answers, answers
 from rsqa.tasks.question import Question
 
@@ -91,6 +92,8 @@ class Failed:
     details: str = ""
 
 
+SESSIONS = 4
+"""Chip sizes that a process is ready for; parts of one size follow one another."""
 TRIM_S = 10.0
 """Seconds between two trims of the heap: about a part; small parts should not fetch their memory anew each time."""
 
@@ -103,12 +106,26 @@ class _Bench:
     plan: Plan
     parts: Parts
     engine: Engine | None = None
-    sessions: dict[int, tuple[int, Session]] = field(default_factory=dict)
-    """Chip side -> batch and session."""
+    sessions: dict[tuple[int, int], tuple[int, Session]] = field(default_factory=dict)
+    """Chip (H, W) -> batch and session, the latest last."""
     unkept: str = ""
     """Why no more features are kept."""
     trimmed: float = 0.0
     """`time.monotonic()` of the last trim of the heap."""
+    known_ids: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Thousands of chips of one folder have the same processing ids."""
+
+    row_questions: tuple[Question, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.row_questions = self.plan.row_questions
+
+    def ids(self, planned: PlannedSource) -> tuple[str, ...]:
+        """Processing id of each row question about this source."""
+        key = repr((planned.source.bands, planned.cut))
+        if key not in self.known_ids:
+            self.known_ids[key] = tuple(self.plan.processing_id(planned, q) for q in self.row_questions)
+        return self.known_ids[key]
 
 
 _BENCHES: dict[Job, _Bench] = {}
@@ -127,15 +144,18 @@ def _bench(job: Job) -> _Bench:
         return _BENCHES[job]
 
 
-def _session(bench: _Bench, job: Job, chip_px: int, batch: int) -> Session:
-    """The session for chips of that side; loads the model when first asked. The caller holds MODEL."""
+def _session(bench: _Bench, job: Job, chip_shape: tuple[int, int], batch: int) -> Session:
+    """The session for chips of that size; loads the model when first asked. The caller holds MODEL."""
     if bench.engine is None:
         bench.engine = load_engine(bench.plan.model, job.device, bench.plan.dtype)
-    if chip_px not in bench.sessions or bench.sessions[chip_px][0] != batch:
-        bench.sessions.pop(chip_px, None)  # first: another batch is asked for where memory is short
-        session = bench.engine.prepare(bench.plan.questions, (chip_px, chip_px), batch)
-        bench.sessions[chip_px] = batch, session
-    return bench.sessions[chip_px][1]
+    known = bench.sessions.pop(chip_shape, None)
+    if known is None or known[0] != batch:
+        known = None  # first: another batch is asked for where memory is short
+        while len(bench.sessions) >= SESSIONS:
+            del bench.sessions[next(iter(bench.sessions))]
+        known = batch, bench.engine.prepare(bench.plan.questions, chip_shape, batch)
+    bench.sessions[chip_shape] = known
+    return known[1]
 
 
 def do_part(job: Job, number: int) -> Done | TooLarge | Failed:
@@ -150,30 +170,25 @@ def do_part(job: Job, number: int) -> Done | TooLarge | Failed:
 
 def _do_part(bench: _Bench, job: Job, number: int) -> Done | TooLarge:
     plan, part, clock = bench.plan, bench.parts[number], Clock()
-    chip_px = plan.sources[part.blocks[0][0]].chip_px  # of all sources of a part
+    chip_shape = plan.sources[part.blocks[0][0]].chip_shape  # of all sources of a part
     cache = _cache(bench, job, number, clock)
     answer = cache.answer if cache else _answer
     reasoning = plan.model.card.prompt.reasoning
     n_written = sum(reasoning or not question.closed for question in plan.questions)
-    gather = gathered(plan.batch, n_written, chip_px, plan.device_type)
-    model = Batches(gather, plan.batch, job.device, partial(_session, bench, job, chip_px), answer, clock)
+    gather = gathered(plan.batch, n_written, max(chip_shape), plan.device_type)
+    model = Batches(gather, plan.batch, job.device, partial(_session, bench, job, chip_shape), answer, clock)
     seen: list[tuple[PlannedSource, _Seen]] = []
     for source, blocks in part.blocks:
         looked = [_look(bench, source, block, model, cache, clock) for block in blocks]
         seen.append((plan.sources[source], _Seen.join(looked)))
-    replies = model.finish()
+    replies = _as_rows(plan, model.finish())
     if cache:
         with clock.stage("write"):
             cache.write()
         bench.unkept = bench.unkept or cache.unkept
     if model.batch < plan.batch and not begun(bench.out):
         return TooLarge(model.batch)
-    rows, begin = [], 0
-    for planned, tiles in seen:
-        check_unchanged(planned.source)  # as late as can be: what was read is what the plan was made for
-        end = begin + int(tiles.ok.sum())
-        rows.append(_rows(plan, planned, tiles, [_take(r, begin, end) for r in replies]))
-        begin = end
+    rows = _part_rows(bench, seen, replies)
     with clock.stage("write"):
         receipt = write_part(
             part_path(bench.out, number), rows, plan_id=job.plan_id, number=number,
@@ -191,6 +206,14 @@ def _do_part(bench: _Bench, job: Job, number: int) -> Done | TooLarge:
         cache=_use(cache, len(cores), bench.unkept),
         spans=tuple(clock.spans),
     )
+
+
+def _as_rows(plan: Plan, replies: list[Replies]) -> list[Replies]:
+    """Replies to what was asked -> replies to what the rows are about."""
+    if len(replies) == len(plan.row_questions):
+        return replies
+    logprobs = [reply.option_logprob for reply in replies if reply.option_logprob is not None]
+    return [Replies(mean_logprob(logprobs))] if replies else []
 
 
 def _answer(session: Session, tiles: Tiles, valid: Valid) -> list[Replies]:
@@ -231,7 +254,7 @@ def _read(bench: _Bench, source: int, number: int, model: Batches, clock: Clock)
     plan, planned = bench.plan, bench.plan.sources[source]
     with clock.stage("read"):
         wanted = bench.parts.block(source, number)
-        sheet = read_block(planned.source, planned.level_grid, wanted, plan.stretch, planned.factor)
+        sheet = read_block(planned.source, planned.level_grid, wanted, plan.stretch, planned.factor, planned.chip_shape)
     looked = []
     for first in range(0, len(sheet), plan.batch):
         with clock.stage("read"):
@@ -282,56 +305,73 @@ class _Seen:
         return np.asarray(self.status == "ok", bool)
 
 
-def _rows(plan: Plan, planned: PlannedSource, tiles: _Seen, replies: list[Replies]) -> PartRows:
-    """The rows of one source of the part; `replies` are those of its `ok` tiles, none when there are none."""
+def _said(plan: Plan, replies: list[Replies]) -> list[Answers]:
+    """Replies to what the rows are about -> answers, over all tiles of the part that were shown to the model."""
+    card = plan.model.card
+    return [
+        answers(
+            question,
+            reply,
+            mass_floor=card.mass_floor,
+            temperature=card.temperatures.get(question.kind, 1.0),
+            reasoning=card.prompt.reasoning,
+        )
+        for question, reply in zip(plan.row_questions, replies, strict=bool(replies))
+    ]
+
+
+def _part_rows(bench: _Bench, seen: list[tuple[PlannedSource, _Seen]], replies: list[Replies]) -> list[PartRows]:
+    """The rows of each source; SourceChanged when one is no longer what the plan was made for."""
+    said = _said(bench.plan, replies)
+    rows, begin = [], 0
+    for planned, tiles in seen:
+        check_unchanged(planned.source)  # as late as can be: what was read is what the plan was made for
+        end = begin + int(tiles.ok.sum())
+        rows.append(_rows(bench, planned, tiles, [_take(answered, begin, end) for answered in said]))
+        begin = end
+    return rows
+
+
+def _rows(bench: _Bench, planned: PlannedSource, tiles: _Seen, said: list[Answers]) -> PartRows:
+    """The rows of one source of the part; `said` is about its `ok` tiles, empty when the part has none."""
     source = planned.source
     where = [planned.grid.tile(row, col) for row, col in tiles.tiles.tolist()]
     cores = footprint(source, [tile.core for tile in where])
     shown = footprint(source, [tile.window for tile in where])
     windows = np.hstack([shown.min(axis=1), shown.max(axis=1)])
-    windows[[tile.window == tile.core for tile in where]] = np.nan
+    windows[[tile.window == tile.core or not source.placed for tile in where]] = np.nan
     return PartRows(
         source=source.name,
         source_crs_wkt=source.crs_wkt,
         acquired=source.acquired,
         tile_rows=tiles.tiles[:, 0],
         tile_cols=tiles.tiles[:, 1],
-        polygons=cores,
+        polygons=cores if source.placed else None,
         windows=windows,
         valid_frac=tiles.valid_frac,
         tile_status=tiles.status,
         tile_error=tiles.error,
         questions=tuple(
-            _columns(plan, planned, question, tiles.ok, replies[i] if replies else None)
-            for i, question in enumerate(plan.questions)
+            _columns(question, processing_id, tiles.ok, said[i] if said else None)
+            for i, (question, processing_id) in enumerate(zip(bench.row_questions, bench.ids(planned), strict=True))
         ),
     )
 
 
-def _columns(
-    plan: Plan, planned: PlannedSource, question: Question, ok: NDArray[np.bool_], replies: Replies | None
-) -> QuestionColumns:
-    """Answers of the `ok` tiles, spread over all tiles of the part."""
+def _columns(question: Question, processing_id: str, ok: NDArray[np.bool_], said: Answers | None) -> QuestionColumns:
+    """Answers of the `ok` tiles, spread over all tiles of the source."""
     n_tiles = len(ok)
     whole = {
         "status": np.full(n_tiles, "error", object),  # replaced for `ok` tiles, not looked at for the others
         "value": np.full(n_tiles, None, object),
         "confidence": np.full(n_tiles, np.nan, np.float32),
     }
-    if replies is not None:
-        card = plan.model.card
-        said = answers(
-            question,
-            replies,
-            mass_floor=card.mass_floor,
-            temperature=card.temperatures.get(question.kind, 1.0),
-            reasoning=card.prompt.reasoning,
-        )
+    if said is not None:
         for column in fields(Answers):
             values = getattr(said, column.name)
             if values is not None:
-                whole[column.name] = _spread(values, ok)
-    return QuestionColumns(question=question, processing_id=plan.processing_id(planned, question), **whole)
+                whole[column.name] = values if ok.all() else _spread(values, ok)
+    return QuestionColumns(question=question, processing_id=processing_id, **whole)
 
 
 def _spread(values: NDArray[Any], ok: NDArray[np.bool_]) -> NDArray[Any]:
@@ -341,7 +381,7 @@ def _spread(values: NDArray[Any], ok: NDArray[np.bool_]) -> NDArray[Any]:
     return whole
 
 
-def _take(replies: Replies, begin: int, end: int) -> Replies:
+def _take(said: Answers, begin: int, end: int) -> Answers:
     """Rows begin to end - 1."""
-    columns = (getattr(replies, f.name) for f in fields(Replies))
-    return Replies(*(None if column is None else column[begin:end] for column in columns))
+    columns = (getattr(said, f.name) for f in fields(Answers))
+    return Answers(*(None if column is None else column[begin:end] for column in columns))  # type: ignore[arg-type]

@@ -135,4 +135,4 @@ def finish_detections(path: Path, tables: Iterable[pa.Table], crs: str, plan_id:
     same bytes, however they are portioned. Raises OutputError when `path` can't be written.
     """
     groups = regrouped(tables, GROUP_ROWS)
-    write_table(path, DETECTIONS, groups, crs, plan_id, as_folder=at_most > MOST_ROWS)
+    write_table(path, DETECTIONS, groups, crs, {"plan_id": plan_id}, as_folder=at_most > MOST_ROWS)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rsqa.sinks.caption_summary import write_summary
+from rsqa.sinks.class_maps import write_polygons, write_rasters
+from rsqa.sinks.classes import finish_classes
 from rsqa.sinks.geoparquet import finish_answers
 from rsqa.sinks.stac import write_item
 from rsqa.sinks.summary import AnswersSummary
@@ -15,6 +18,7 @@ from rsqa.sinks.tiling import TiledSource
 from rsqa.sinks.whole import discard, write_whole_bytes
 from rsqa.sinks.zarr import finish_cube
 from rsqa.tasks.question import Question
+from rsqa.tasks.task import Caption, Classify, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +29,8 @@ class FinishInputs:
     sources: tuple[TiledSource, ...]
     """In the plan's order."""
     questions: tuple[Question, ...]
-    """In the order of the rows of a tile."""
+    """What the rows of a tile are about, in their order."""
+    task: Task
     parts: tuple[Path, ...]
     """Committed ones, by number."""
     software: Mapping[str, str]
@@ -35,7 +40,7 @@ class FinishInputs:
 
 
 def finish(out: Path, inputs: FinishInputs, run_facts: Mapping[str, Any]) -> AnswersSummary:
-    """Write answers.parquet, tiles.zarr, item.json and run.json into `out`.
+    """Write the tables, rasters, item.json and run.json of a task into `out`.
 
     The two JSON files vanish first and return last, run.json last of all: while it is there, the rest is whole and
     of one make. `run_facts` (times, host, speed: what differs from run to run) become run.json, with the summary; all
@@ -43,10 +48,43 @@ def finish(out: Path, inputs: FinishInputs, run_facts: Mapping[str, Any]) -> Ans
     """
     discard(out / "run.json")
     discard(out / "item.json")
-    crs_wkts = [source.crs_wkt for source in inputs.sources]
-    summary = finish_answers(out / "answers.parquet", inputs.parts, inputs.questions, crs_wkts, inputs.plan_id)
-    finish_cube(out / "tiles.zarr", inputs.parts, inputs.sources, inputs.questions, inputs.plan_id)
+    summary = _finish_tables(out, inputs)
     write_item(out / "item.json", inputs.sources, inputs.questions, inputs.plan_id, inputs.software, inputs.lineage)
     run = json.dumps({**run_facts, "plan_id": inputs.plan_id, "summary": asdict(summary)}, indent=2, ensure_ascii=False)
     write_whole_bytes(out / "run.json", (run + "\n").encode())
     return summary
+
+
+def _finish_tables(out: Path, inputs: FinishInputs) -> AnswersSummary:
+    crs_wkts = [source.crs_wkt for source in inputs.sources]
+    table = out / inputs.task.table
+    if isinstance(inputs.task, Classify):
+        [question] = inputs.questions
+        summary = finish_classes(table, inputs.parts, question, inputs.task, crs_wkts, inputs.plan_id)
+        _finish_maps(out, inputs, inputs.task, question.options)
+        return summary
+    summary = finish_answers(table, inputs.parts, inputs.questions, crs_wkts, inputs.plan_id)
+    finish_cube(out / "tiles.zarr", inputs.parts, inputs.sources, inputs.questions, inputs.plan_id)
+    if isinstance(inputs.task, Caption):
+        _finish_summary(out / "summary.json", inputs, inputs.task)
+    return summary
+
+
+def _finish_summary(path: Path, inputs: FinishInputs, task: Caption) -> None:
+    if task.summary:
+        write_summary(path, inputs.parts)
+    else:
+        discard(path)
+
+
+def _finish_maps(out: Path, inputs: FinishInputs, task: Classify, labels: Sequence[str]) -> None:
+    """Write the maps that are asked for and remove those that are not."""
+    polygons, rasters = out / "class_polygons.parquet", out / "class_rasters"
+    if task.dissolve:
+        write_polygons(polygons, inputs.parts, inputs.sources, labels, task.abstain, inputs.plan_id)
+    else:
+        discard(polygons)
+    if task.cog:
+        write_rasters(rasters, inputs.parts, inputs.sources, labels, task.abstain)
+    else:
+        discard(rasters)

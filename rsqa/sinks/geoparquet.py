@@ -5,7 +5,7 @@ N tiles, Q questions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count, islice
 from pathlib import Path
@@ -38,40 +38,76 @@ _WKB_TYPES = {b"\x03\0\0\0": "Polygon", b"\x06\0\0\0": "MultiPolygon"}
 def finish_answers(
     path: Path, parts: Sequence[Path], questions: Sequence[Question], crs_wkts: Iterable[str], plan_id: str
 ) -> AnswersSummary:
-    """Gather `parts`, in order, in one GeoParquet file, or in a folder of files above 5 million rows.
-
-    With one CRS geometries stay as they are; with several they become OGC:CRS84, cut at the antimeridian, and the
-    column `source_crs` tells where each came from. The same parts give the same bytes. Raises OutputError when a part
-    is damaged or `path` can't be written, SourceRefused when the sources share no CRS and are not all on Earth.
-    """
-    systems = {crs_label(wkt): wkt for wkt in crs_wkts}
-    crs = common_crs(systems.values())
+    """Gather `parts`, in order, in one table of answers. See `finish_table`."""
     tally = Tally(questions)
-    group_rows = max(1, GROUP_ROWS // len(questions)) * len(questions)
-    groups = map(tally.count, read_parts(parts, group_rows, SCHEMA.names))
-    if crs == LONLAT:
-        groups = map(lambda group: _to_lonlat(group, systems, len(questions)), groups)
-
-    write_table(path, SCHEMA, groups, crs, plan_id, as_folder=count_rows(parts) > MOST_ROWS)
+    finish_table(path, parts, Columns(SCHEMA, tally.count), len(questions), crs_wkts, {"plan_id": plan_id})
     return tally.summary()
 
 
+def _unchanged(group: pa.Table) -> pa.Table:
+    return group
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What a table has, and how it comes from rows of parts, some whole tiles at a time."""
+
+    schema: pa.Schema
+    """Its geometry columns are those of the answers."""
+    counted: Callable[[pa.Table], pa.Table]
+    """Rows of parts -> the rows that go on; sees each once, in order."""
+    shaped: Callable[[pa.Table], pa.Table] = _unchanged
+    """Those, in the system of the table -> rows of `schema`."""
+
+
+def finish_table(
+    path: Path,
+    parts: Sequence[Path],
+    columns: Columns,
+    n_questions: int,
+    crs_wkts: Iterable[str],
+    facts: Mapping[str, object],
+) -> None:
+    """Gather `parts`, in order, in one GeoParquet file, or in a folder of files above 5 million rows.
+
+    `facts` go into the metadata of each file. With one CRS geometries stay as they are; with several they become
+    OGC:CRS84, cut at the antimeridian, and the column `source_crs` tells where each came from. The same parts give the
+    same bytes. Raises OutputError when a part is damaged or `path` can't be written, SourceRefused when the sources
+    share no CRS and are not all on Earth.
+    """
+    systems = {crs_label(wkt): wkt for wkt in crs_wkts if wkt}
+    crs = common_crs(systems.values())
+    group_rows = max(1, GROUP_ROWS // n_questions) * n_questions
+    groups = map(columns.counted, read_parts(parts, group_rows, SCHEMA.names))
+    if crs == LONLAT:
+        groups = map(lambda group: _to_lonlat(group, systems, n_questions), groups)
+    groups = map(columns.shaped, groups)
+    write_table(path, columns.schema, groups, crs, facts, as_folder=count_rows(parts) > MOST_ROWS)
+
+
 def write_table(
-    path: Path, schema: pa.Schema, groups: Iterator[pa.Table], crs: str, plan_id: str, *, as_folder: bool
+    path: Path,
+    schema: pa.Schema,
+    groups: Iterator[pa.Table],
+    crs: str,
+    facts: Mapping[str, object],
+    *,
+    as_folder: bool,
 ) -> None:
     """Write row groups as one GeoParquet file, or as a folder of files of `FILE_GROUPS` groups each.
 
-    `crs`: WKT or "OGC:CRS84", of the column `geometry`. Raises OutputError when `path` can't be written.
+    `crs`: WKT or "OGC:CRS84", of the column `geometry`; `facts` go into the metadata of each file.
+    Raises OutputError when `path` can't be written.
     """
 
     def write_file(file: Path, its_groups: Iterable[pa.Table]) -> None:
-        extent = _Extent()
+        extent = Extent()
         with open_writer(file, ZSTD_LEVEL, schema) as writer:
             for group in its_groups:
                 extent.add(group)
                 writer.write_table(group, row_group_size=group.num_rows)
             geo = geo_metadata(projjson(crs), extent.types, extent.bounds)
-            writer.add_key_value_metadata(file_keys(geo, {"plan_id": plan_id}))
+            writer.add_key_value_metadata(file_keys(geo, facts))
 
     def write_folder(folder: Path) -> None:
         for number in count():
@@ -90,13 +126,13 @@ def write_table(
 def _to_lonlat(group: pa.Table, systems: Mapping[str, str], n_questions: int) -> pa.Table:
     """Rows in their own systems -> rows in OGC:CRS84. `systems`: label as in `source_crs` -> WKT."""
     tiles = group.take(pa.array(np.arange(0, group.num_rows, n_questions)))
-    rings = shapely.get_coordinates(shapely.from_wkb(tiles["geometry"].to_numpy())).reshape(-1, 5, 2)
+    polygons = shapely.from_wkb(tiles["geometry"].to_numpy())
     windows = bbox_bounds(tiles["window_bbox"])
     labels = tiles["source_crs"].to_numpy()
     shapes = np.full(len(tiles), None, object)
-    for label in np.unique(labels):
+    for label in tiles["source_crs"].unique().drop_null().to_pylist():
         here = labels == label
-        shapes[here] = lonlat(rings[here], systems[label])
+        shapes[here] = lonlat(shapely.get_coordinates(polygons[here]).reshape(-1, 5, 2), systems[label])
         differ = here & ~np.isnan(windows).any(axis=1)
         boxes = shapely.get_coordinates(shapely.box(*windows[differ].T)).reshape(-1, 5, 2)
         windows[differ] = shapely.bounds(lonlat(boxes, systems[label]))
@@ -112,7 +148,7 @@ def _to_lonlat(group: pa.Table, systems: Mapping[str, str], n_questions: int) ->
 
 
 @dataclass(slots=True)
-class _Extent:
+class Extent:
     """What the `geo` key says about the rows of a file."""
 
     types: set[str] = field(default_factory=set)
@@ -123,8 +159,8 @@ class _Extent:
         kinds = pc.unique(pc.binary_slice(group["geometry"], 1, 5)).drop_null()  # after the byte order
         self.types |= {_WKB_TYPES[kind.as_py()] for kind in kinds}
         bounds = bbox_bounds(group["bbox"])
-        self.low = np.fmin(self.low, np.fmin.reduce(bounds[:, :2]))  # fmin and fmax pass over NaN
-        self.high = np.fmax(self.high, np.fmax.reduce(bounds[:, 2:]))
+        self.low = np.fmin.reduce(np.vstack([self.low, bounds[:, :2]]))  # fmin and fmax pass over NaN
+        self.high = np.fmax.reduce(np.vstack([self.high, bounds[:, 2:]]))
 
     @property
     def bounds(self) -> Bounds | None:

@@ -30,14 +30,18 @@ SMALL = 1.0
 
 @lru_cache(maxsize=256)
 def crs_label(wkt: str) -> str:
-    """-> "EPSG:32633" where the WKT is exactly a registered system, else the WKT itself."""
+    """-> "EPSG:32633" where the WKT is exactly a registered system, else the WKT itself; empty stays empty."""
+    if not wkt:
+        return ""
     authority = CRS.from_wkt(wkt).to_authority(min_confidence=100)
     return ":".join(authority) if authority else wkt
 
 
 @lru_cache(maxsize=256)
-def projjson(crs: str) -> dict[str, Any]:
-    """WKT or "OGC:CRS84" -> PROJJSON; don't change the dict."""
+def projjson(crs: str) -> dict[str, Any] | None:
+    """WKT or "OGC:CRS84" -> PROJJSON; don't change the dict. None, GeoParquet's "unknown", for an empty one."""
+    if not crs:
+        return None
     found: dict[str, Any] = CRS.from_user_input(crs).to_json_dict()
     return found
 
@@ -56,11 +60,12 @@ def on_earth(wkt: str) -> bool:
 def common_crs(crs_wkts: Iterable[str]) -> str:
     """-> the system that one table of all sources can have: the WKT they share, else OGC:CRS84.
 
+    Sources without a place, whose WKT is empty, have no say; with no other the table has no system, which is empty too.
     Raises SourceRefused when there are several and not all of them are on Earth.
     """
-    systems = {crs_label(wkt): wkt for wkt in crs_wkts}
-    if len(systems) == 1:
-        return next(iter(systems.values()))
+    systems = {crs_label(wkt): wkt for wkt in crs_wkts if wkt}
+    if len(systems) <= 1:
+        return next(iter(systems.values()), "")
     elsewhere = [CRS.from_wkt(wkt).name for wkt in systems.values() if not on_earth(wkt)]
     if elsewhere:
         raise SourceRefused(

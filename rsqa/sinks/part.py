@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,12 +26,21 @@ from numpy.typing import NDArray
 
 from rsqa.errors import OutputError
 from rsqa.sinks.ground import crs_label, projjson
-from rsqa.sinks.table import BOX_SCHEMA, FORMAT, SCHEMA, bbox_array, file_keys, geo_metadata, open_writer
+from rsqa.sinks.table import (
+    BOX_SCHEMA,
+    FORMAT,
+    SCHEMA,
+    bbox_array,
+    file_keys,
+    geo_metadata,
+    open_writer,
+    probability_map,
+)
 from rsqa.sinks.whole import write_whole_bytes
 from rsqa.tasks.question import Question
 
 ALL_OPTIONS = 16
-"""Up to so many options every probability is kept, above only the `TOP_OPTIONS` likeliest."""
+"""Up to so many options every probability is kept, above only the `TOP_OPTIONS` likeliest; of labels so many."""
 TOP_OPTIONS = 5
 
 ZSTD_LEVEL = 3
@@ -96,14 +105,15 @@ class PartRows:
     source: str
     """Path relative to the argument it came from; first half of the tile ids."""
     source_crs_wkt: str
+    """Empty without a place on the ground."""
     acquired: datetime | None
     """With a time zone."""
     tile_rows: NDArray[np.integer[Any]]
     """(N,)."""
     tile_cols: NDArray[np.integer[Any]]
     """(N,)."""
-    polygons: NDArray[np.float64]
-    """(N, 5, 2) closed rings of the cores, x and y in the source's CRS."""
+    polygons: NDArray[np.float64] | None
+    """(N, 5, 2) closed rings of the cores, x and y in the source's CRS; None without a place."""
     windows: NDArray[np.float64] | None
     """(N, 4) xmin, ymin, xmax, ymax of the windows, NaN where the window is the core; None: everywhere so."""
     valid_frac: NDArray[np.float32]
@@ -157,8 +167,6 @@ def write_part(path: Path, rows: Sequence[PartRows], *, plan_id: str, number: in
     crs_wkt = rows[0].source_crs_wkt
     if any(crs_label(source.source_crs_wkt) != crs_label(crs_wkt) for source in rows):
         raise ValueError(f"part {number} mixes coordinate reference systems; the plan must cut it in two")
-    corners = np.concatenate([source.polygons for source in rows]).reshape(-1, 2)
-    bounds = (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
     n_tiles = sum(len(source.tile_rows) for source in rows)
     tile_ids = table.column("tile_id")
     facts = {
@@ -172,7 +180,7 @@ def write_part(path: Path, rows: Sequence[PartRows], *, plan_id: str, number: in
     sink = pa.BufferOutputStream()
     with open_writer(sink, ZSTD_LEVEL, table.schema) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata(file_keys(geo_metadata(projjson(crs_wkt), ["Polygon"], bounds), facts))
+        writer.add_key_value_metadata(file_keys(_geo(crs_wkt, rows), facts))
     content = memoryview(sink.getvalue())
     write_whole_bytes(path, content)
     statuses = Counter(status for source in rows for status in source.tile_status.tolist())
@@ -187,53 +195,90 @@ def write_part(path: Path, rows: Sequence[PartRows], *, plan_id: str, number: in
     )
 
 
+def _geo(crs_wkt: str, rows: Sequence[PartRows]) -> dict[str, Any]:
+    rings = [source.polygons for source in rows if source.polygons is not None]
+    if not rings:
+        return geo_metadata(projjson(crs_wkt), [], None)
+    corners = np.concatenate(rings).reshape(-1, 2)
+    bounds = (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
+    return geo_metadata(projjson(crs_wkt), ["Polygon"], bounds)
+
+
 def part_table(rows: Sequence[PartRows]) -> pa.Table:
-    """-> the rows of `SCHEMA`, or `BOX_SCHEMA` if boxes were asked for, tile by tile, a tile's questions together."""
-    tables = []
-    for source in rows:
-        by_question = pa.concat_tables([_question_table(source, columns) for columns in source.questions])
-        n_tiles, n_questions = len(source.tile_rows), len(source.questions)
-        tile_major = np.arange(n_questions * n_tiles).reshape(n_questions, n_tiles).T.ravel()
-        tables.append(by_question.take(pa.array(tile_major)))
-    return pa.concat_tables(tables).combine_chunks()
+    """-> the rows of `SCHEMA`, or `BOX_SCHEMA` if boxes were asked for, tile by tile, a tile's questions together.
+
+    Sources are joined before anything is made of them: a part may hold thousands of one tile each.
+    """
+    tiles = [len(source.tile_rows) for source in rows]
+    n_tiles, n_questions = sum(tiles), len(rows[0].questions)
+    shared = _tile_columns(rows, tiles)
+    by_question = pa.concat_tables([_question_table(rows, tiles, shared, i) for i in range(n_questions)])
+    tile_major = np.arange(n_questions * n_tiles).reshape(n_questions, n_tiles).T.ravel()
+    return by_question.take(pa.array(tile_major)).combine_chunks()
 
 
-def _question_table(rows: PartRows, columns: QuestionColumns) -> pa.Table:
+def _tile_columns(rows: Sequence[PartRows], tiles: Sequence[int]) -> dict[str, pa.Array]:
+    """-> the columns that are the same for all questions of a tile. `tiles`: how many each source has."""
+    tile_rows = np.concatenate([source.tile_rows for source in rows])
+    tile_cols = np.concatenate([source.tile_cols for source in rows])
+    names = np.repeat(np.array([source.source for source in rows], object), tiles)
+    labels = [crs_label(source.source_crs_wkt) or None for source in rows]
+    windows = _joined([source.windows for source in rows], tiles, (4,))
+    return {
+        "tile_id": pa.array(
+            [f"{name}/{r}/{c}" for name, r, c in zip(names, tile_rows.tolist(), tile_cols.tolist(), strict=True)]
+        ),
+        "tile_row": pa.array(tile_rows, pa.int32()),
+        "tile_col": pa.array(tile_cols, pa.int32()),
+        "source": pa.array(names, pa.string()),
+        "acquired": _repeated([source.acquired for source in rows], tiles, "acquired"),
+        "valid_frac": _floats(np.concatenate([source.valid_frac for source in rows]), np.ones(sum(tiles), bool)),
+        **_geometry(_joined([source.polygons for source in rows], tiles, (5, 2)), sum(tiles)),
+        "window_bbox": bbox_array(np.full((sum(tiles), 4), np.nan) if windows is None else windows),
+        "source_crs": _repeated(labels, tiles, "source_crs"),
+    }
+
+
+def _question_table(
+    rows: Sequence[PartRows], tiles: Sequence[int], shared: Mapping[str, pa.Array], number: int
+) -> pa.Table:
     """-> one question's rows, a row per tile."""
-    n_tiles = len(rows.tile_rows)
-    asked = rows.tile_status == "ok"
-    error = np.full(n_tiles, None) if columns.error is None else columns.error
+    columns = [source.questions[number] for source in rows]
+    question = columns[0].question
+
+    def joined(name: str, shape: tuple[int, ...] = ()) -> NDArray[Any] | None:
+        return _joined([getattr(column, name) for column in columns], tiles, shape)
+
+    tile_status = np.concatenate([source.tile_status for source in rows])
+    tile_error = np.concatenate([source.tile_error for source in rows])
+    status, error = np.concatenate([column.status for column in columns]), joined("error")
+    asked, none = tile_status == "ok", np.full(sum(tiles), None)
     values = {
-        "tile_id": [f"{rows.source}/{r}/{c}" for r, c in zip(rows.tile_rows, rows.tile_cols, strict=True)],
-        "tile_row": pa.array(rows.tile_rows, pa.int32()),
-        "tile_col": pa.array(rows.tile_cols, pa.int32()),
-        "source": pa.repeat(rows.source, n_tiles),
-        "acquired": pa.repeat(pa.scalar(rows.acquired, SCHEMA.field("acquired").type), n_tiles),
-        "question_id": pa.repeat(columns.question.id, n_tiles),
-        "question": pa.repeat(columns.question.text, n_tiles),
-        "kind": pa.repeat(columns.question.kind, n_tiles),
-        "value": _strings(columns.value, asked & (columns.status == "ok")),
-        "confidence": _floats(columns.confidence, asked),
-        "option_mass": _floats(columns.option_mass, asked),
-        "probabilities": _probabilities(columns, asked),
-        "text": _strings(columns.text, asked),
-        "token_logprob": _floats(columns.token_logprob, asked),
-        "reasoning": _strings(columns.reasoning, asked),
-        "status": pa.array(np.where(asked, columns.status, rows.tile_status), pa.string()),
-        "error": pa.array(np.where(asked, error, rows.tile_error), pa.string()),
-        "valid_frac": _floats(rows.valid_frac, np.ones(n_tiles, bool)),
-        "geometry": pa.array(shapely.to_wkb(shapely.polygons(rows.polygons), byte_order=1), pa.binary()),
-        "bbox": bbox_array(np.hstack([rows.polygons.min(axis=1), rows.polygons.max(axis=1)])),
-        "window_bbox": bbox_array(np.full((n_tiles, 4), np.nan) if rows.windows is None else rows.windows),
-        "processing_id": pa.repeat(columns.processing_id, n_tiles),
-        "source_crs": pa.repeat(crs_label(rows.source_crs_wkt), n_tiles),
+        **shared,
+        "question_id": pa.repeat(question.id, sum(tiles)),
+        "question": pa.repeat(question.text, sum(tiles)),
+        "kind": pa.repeat(question.kind, sum(tiles)),
+        "value": _strings(joined("value"), asked & (status == "ok")),
+        "confidence": _floats(joined("confidence"), asked),
+        "option_mass": _floats(joined("option_mass"), asked),
+        "probabilities": _probabilities(question, joined("probabilities", (len(question.options),)), asked),
+        "text": _strings(joined("text"), asked),
+        "token_logprob": _floats(joined("token_logprob"), asked),
+        "reasoning": _strings(joined("reasoning"), asked),
+        "status": pa.array(np.where(asked, status, tile_status), pa.string()),
+        "error": pa.array(np.where(asked, none if error is None else error, tile_error), pa.string()),
+        "processing_id": _repeated([column.processing_id for column in columns], tiles, "processing_id"),
     }
     table = pa.table([values[name] for name in SCHEMA.names], schema=SCHEMA)
-    if columns.boxes is None:
+    boxes = joined("boxes")
+    if boxes is None:
         return table
-    malformed = np.zeros(n_tiles, np.int32) if columns.malformed is None else columns.malformed
-    boxes = [_boxes(columns.boxes, asked), pa.array(malformed, pa.int32(), mask=~asked)]
-    return pa.table([*table.columns, *boxes], schema=BOX_SCHEMA)
+    malformed = [
+        np.zeros(n, np.int32) if column.malformed is None else column.malformed
+        for column, n in zip(columns, tiles, strict=True)
+    ]
+    found = [_boxes(boxes, asked), pa.array(np.concatenate(malformed), pa.int32(), mask=~asked)]
+    return pa.table([*table.columns, *found], schema=BOX_SCHEMA)
 
 
 def _boxes(corners: NDArray[np.object_], asked: NDArray[np.bool_]) -> pa.ListArray:
@@ -242,6 +287,33 @@ def _boxes(corners: NDArray[np.object_], asked: NDArray[np.bool_]) -> pa.ListArr
     flat = np.concatenate([np.zeros(0), *(boxes.ravel() for boxes in corners[lengths > 0])])
     offsets = pa.array(np.cumsum([0, *lengths]), pa.int32(), mask=np.append(~asked, False))
     return pa.ListArray.from_arrays(offsets, pa.FixedSizeListArray.from_arrays(pa.array(flat), 8))
+
+
+def _joined(pieces: Sequence[NDArray[Any] | None], tiles: Sequence[int], shape: tuple[int, ...]) -> NDArray[Any] | None:
+    """(tiles, *shape) of each source -> of all; None where no source has it, None or NaN where only some have."""
+    known = [piece for piece in pieces if piece is not None]
+    if not known:
+        return None
+    empty = None if known[0].dtype == object else np.nan
+    filled = (
+        np.full((n, *shape), empty, known[0].dtype) if piece is None else piece
+        for piece, n in zip(pieces, tiles, strict=True)
+    )
+    return np.concatenate(list(filled))
+
+
+def _repeated(values: Sequence[Any], tiles: Sequence[int], column: str) -> pa.Array:
+    """A value per source -> one per tile."""
+    return pa.array(values, SCHEMA.field(column).type).take(pa.array(np.repeat(np.arange(len(tiles)), tiles)))
+
+
+def _geometry(polygons: NDArray[np.float64] | None, n_tiles: int) -> dict[str, pa.Array]:
+    if polygons is None:
+        return {"geometry": pa.nulls(n_tiles, pa.binary()), "bbox": bbox_array(np.full((n_tiles, 4), np.nan))}
+    return {
+        "geometry": pa.array(shapely.to_wkb(shapely.polygons(polygons), byte_order=1), pa.binary()),
+        "bbox": bbox_array(np.hstack([polygons.min(axis=1), polygons.max(axis=1)])),
+    }
 
 
 def _strings(values: NDArray[np.object_] | None, keep: NDArray[np.bool_]) -> pa.Array:
@@ -256,22 +328,19 @@ def _floats(values: NDArray[np.float32] | None, keep: NDArray[np.bool_]) -> pa.A
     return pa.array(values.astype(np.float32), mask=~keep | np.isnan(values))
 
 
-def _probabilities(columns: QuestionColumns, asked: NDArray[np.bool_]) -> pa.Array:
+def _probabilities(question: Question, shares: NDArray[np.float32] | None, asked: NDArray[np.bool_]) -> pa.Array:
     """-> option → probability: all of a short list in its order, the likeliest of a long one, best first."""
-    if columns.probabilities is None:
+    if shares is None:
         return pa.nulls(len(asked), SCHEMA.field("probabilities").type)
-    known = asked & ~np.isnan(columns.probabilities).any(axis=1)
-    shown = columns.probabilities[known]
-    if len(columns.question.options) > ALL_OPTIONS:
-        order = np.argsort(-shown, axis=1, kind="stable")[:, :TOP_OPTIONS]
+    known = asked & ~np.isnan(shares).any(axis=1)
+    shown = shares[known]
+    if len(question.options) > ALL_OPTIONS:
+        kept = ALL_OPTIONS if question.kind == "label" else TOP_OPTIONS
+        order = np.argsort(-shown, axis=1, kind="stable")[:, :kept]
     else:
         order = np.broadcast_to(np.arange(shown.shape[1]), shown.shape)
-    keys = pa.array(columns.question.options, pa.string()).take(pa.array(order.ravel()))
-    items = pa.array(np.take_along_axis(shown, order, axis=1).ravel().astype(np.float32))
-    ends = np.concatenate([[0], np.cumsum(known)]) * order.shape[1]
-    # An offset that is null makes its row null; the last one is the end and is never null.
-    offsets = pa.array(ends, pa.int32(), mask=np.append(~known, False))
-    return pa.MapArray.from_arrays(offsets, keys, items)
+    names = pa.array(question.options, pa.string()).take(pa.array(order.ravel()))
+    return probability_map(names, np.take_along_axis(shown, order, axis=1), known)
 
 
 def valid_part(path: Path, plan_id: str, number: int, n_rows: int) -> bool:

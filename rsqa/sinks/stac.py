@@ -24,6 +24,7 @@ MOST_OUTLINES = 1000
 ALWAYS = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 """STAC wants a time, or a span that holds it. Where the imagery has no date, this is the one that is true."""
 
+COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 EXTENSIONS = [
     "https://stac-extensions.github.io/processing/v1.1.0/schema.json",
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
@@ -43,7 +44,7 @@ def write_item(
     The geometry is in longitude and latitude, cut at the antimeridian, its box as RFC 7946 has it (west > east across
     that line). Imagery that is not on Earth has neither: a null geometry, which STAC allows, and its own system.
     """
-    geometry, bbox = _footprint(sources)
+    geometry, bbox = _footprint([source for source in sources if source.crs_wkt])
     start, end = _times(sources)
     about: dict[str, Any] = {
         "title": "Answers per tile",
@@ -54,7 +55,8 @@ def write_item(
         "rsqa:plan_id": plan_id,
     }
     crs = common_crs(source.crs_wkt for source in sources)
-    about |= {"proj:code": LONLAT} if crs == LONLAT else projection(crs)
+    if crs:
+        about |= {"proj:code": LONLAT} if crs == LONLAT else projection(crs)
     if start != end:
         about |= {"start_datetime": _rfc3339(start), "end_datetime": _rfc3339(end)}
     time = start if start == end else None
@@ -66,11 +68,19 @@ def write_item(
 
 
 def _assets(folder: Path) -> dict[str, pystac.Asset]:
-    assets = {
-        "answers": pystac.Asset(
-            "./answers.parquet", "Answers", "A row per tile and question", "application/vnd.apache.parquet", ["data"]
-        )
+    tables = {
+        "answers": ("answers.parquet", "Answers", "A row per tile and question"),
+        "classes": ("classes.parquet", "Classes", "A row per tile with its label"),
+        "class_polygons": ("class_polygons.parquet", "Class polygons", "Tiles of one label that touch, as one polygon"),
     }
+    assets = {
+        key: pystac.Asset(f"./{name}", title, about, "application/vnd.apache.parquet", ["data"])
+        for key, (name, title, about) in tables.items()
+        if (folder / name).exists()
+    }
+    for raster in sorted((folder / "class_rasters").glob("*.tif")):
+        name = f"./class_rasters/{raster.name}"
+        assets[f"raster:{raster.stem}"] = pystac.Asset(name, raster.stem, "The labels as a raster", COG, ["data"])
     if (folder / "tiles.zarr").is_dir():
         assets["cube"] = pystac.Asset(
             "./tiles.zarr", "Cube", "The answers as arrays on the tile grid", "application/vnd+zarr", ["data"]
@@ -91,7 +101,7 @@ def _rfc3339(time: datetime) -> str:
 
 def _footprint(sources: Sequence[TiledSource]) -> tuple[dict[str, Any] | None, list[float] | None]:
     """-> (GeoJSON geometry, bbox) around all sources; (None, None) when one of them is not wholly on Earth."""
-    if not all(on_earth(source.crs_wkt) for source in sources):
+    if not sources or not all(on_earth(source.crs_wkt) for source in sources):
         return None, None
     outlines = [lonlat(source.outline[None], source.crs_wkt)[0] for source in sources]
     if any(outline is None for outline in outlines):

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rsqa.sinks.table import STATUSES, TILE_STATUSES, tile_statuses
+from rsqa.sinks.table import ABSTAINED, STATUSES, TILE_STATUSES, tile_statuses
 from rsqa.tasks.question import Question
 
 
@@ -88,5 +88,5 @@ class Tally:
             kind=question.kind,
             counts={option: int(n) for option, (n, _, _) in cells.items() if n},
             mean_confidence={option: float(total / n) for option, (_, total, n) in cells.items() if n},
-            statuses={status: statuses[status] for status in STATUSES if statuses[status]},
+            statuses={status: statuses[status] for status in (*STATUSES, ABSTAINED) if statuses[status]},
         )

@@ -25,6 +25,9 @@ Bounds = tuple[float, float, float, float]
 TILE_STATUSES = ("ok", "nodata", "error")
 STATUSES = ("ok", "off_list", "unparsed", "truncated", "nodata", "error")
 
+ABSTAINED = "abstained"
+"""Of a label that was not sure enough, in tables of classes only."""
+
 BBOX = pa.struct([(side, pa.float64()) for side in ("xmin", "ymin", "xmax", "ymax")])
 
 SCHEMA = pa.schema(
@@ -85,12 +88,14 @@ def file_keys(geo: Mapping[str, object], facts: Mapping[str, object]) -> dict[st
     return {"geo": json.dumps(geo), "rsqa": json.dumps({"format": FORMAT, **facts})}
 
 
-def geo_metadata(projjson: Mapping[str, Any], geometry_types: Iterable[str], bounds: Bounds | None) -> dict[str, Any]:
+def geo_metadata(
+    projjson: Mapping[str, Any] | None, geometry_types: Iterable[str], bounds: Bounds | None
+) -> dict[str, Any]:
     """-> the `geo` key; `bounds` None when there is no geometry in the file."""
     column: dict[str, Any] = {
         "encoding": "WKB",
         "geometry_types": sorted(geometry_types),
-        "crs": dict(projjson),
+        "crs": None if projjson is None else dict(projjson),  # null is unknown; no key at all would be OGC:CRS84
         "covering": {"bbox": {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}},
     }
     if bounds is not None:
@@ -103,6 +108,14 @@ def bbox_array(bounds: NDArray[np.float64]) -> pa.StructArray:
     columns = [pa.array(bounds[:, i]) for i in range(4)]
     missing = pa.array(np.isnan(bounds).any(axis=1))
     return pa.StructArray.from_arrays(columns, fields=list(BBOX), mask=missing)
+
+
+def probability_map(names: pa.Array, shares: NDArray[np.float32], known: NDArray[np.bool_]) -> pa.MapArray:
+    """(n * k,) options and (n, k) their shares, of the n rows that are `known` (N,) -> the column, else null."""
+    ends = np.concatenate([[0], np.cumsum(known)]) * shares.shape[1]
+    # An offset that is null makes its row null; the last one is the end and is never null.
+    offsets = pa.array(ends, pa.int32(), mask=np.append(~known, False))
+    return pa.MapArray.from_arrays(offsets, names, pa.array(shares.ravel().astype(np.float32)))
 
 
 def bbox_bounds(column: pa.ChunkedArray) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ class TiledSource:
     name: str
     """As in the column `source`."""
     crs_wkt: str
+    """Empty without a place on the ground."""
     transform: tuple[float, float, float, float, float, float]
     """Affine a to f: pixel (col, row) -> x, y."""
     width: int

@@ -53,7 +53,7 @@ def finish_cube(
     An earlier cube is replaced when the new one is whole; the same parts give the same bytes. Raises OutputError when
     a part is damaged or `path` can't be written.
     """
-    shown = [source for source in sources if source.n_rows * source.n_cols >= LEAST_TILES]
+    shown = [source for source in sources if source.crs_wkt and source.n_rows * source.n_cols >= LEAST_TILES]
     if not shown:
         discard(path)
         return False

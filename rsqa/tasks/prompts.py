@@ -43,6 +43,8 @@ class PromptStyle:
     count_tag: str = ""
     labels_tag: str = ""
     boxes_tag: str = ""
+    caption: str = "Describe the image."
+    """What asks for a description."""
     tail: str = ""
     """After a tagged question; not after one for a label."""
     reasoning: bool = False

@@ -24,19 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rsqa.errors import QuestionError
+from rsqa.tasks.lines import MAX_LINES, clean, read_lines
 from rsqa.tasks.question import COUNTS, ID_PATTERN, YES_NO, Kind, Question
 from rsqa.tasks.question_words import infer
 
-MAX_LINE_BYTES = 4096
-MAX_QUESTIONS = 10_000
-MAX_FILE_BYTES = MAX_LINE_BYTES * MAX_QUESTIONS
+MAX_QUESTIONS = MAX_LINES
 ID_CHARACTERS = 32
 
-_NEWLINE = re.compile(rb"\r\n|\r|\n")
-# Control characters but the tab, line and paragraph separators, marks that reorder text, stray BOMs and surrogates
-# (what a shell passes on that is not UTF-8): none belongs in a question, and each can hide what is really asked.
-_FORBIDDEN = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-_CHAT_TOKEN = re.compile(r"<\|.*?\|>")
 _ID_PREFIX = re.compile(r"([^\s:]+):(?:\s+(.*))?")
 _TYPE_SUFFIX = re.compile(r"(.*?)\s*\[([^\[\]]*)\]")
 _TYPES = "[yes|no], [count], [count: 0|1-10|more than 10], [choice: a|b], [open]"
@@ -89,7 +83,7 @@ def _file_entries(file: Path) -> Iterator[_Entry]:
     suffix = file.suffix.lower()
     if suffix == ".json":
         raise QuestionError(f"{file.name}: a JSON document; write one JSON object a line and name the file .jsonl")
-    lines = _lines(_read(file), file.name)
+    lines = read_lines(file, "question")
     if suffix == ".csv":
         yield from _csv_entries(lines, file.name)
     else:
@@ -98,49 +92,8 @@ def _file_entries(file: Path) -> Iterator[_Entry]:
             yield parse(line, where)
 
 
-def _read(file: Path) -> bytes:
-    try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise QuestionError(f"can't read question file {str(file)!r}: {error.strerror}; check the path") from error
-    if len(data) > MAX_FILE_BYTES:
-        raise QuestionError(f"{file.name}: over {MAX_FILE_BYTES // 1_000_000} MB; is it a question file?")
-    return data
-
-
-def _lines(data: bytes, name: str) -> Iterator[tuple[str, str]]:
-    """-> (where, text) of the lines that are neither blank nor comments."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise QuestionError(f"{name} line 1, byte 1: UTF-16; save the file as UTF-8")
-    for number, raw in enumerate(_NEWLINE.split(data.removeprefix(b"\xef\xbb\xbf")), start=1):
-        where = f"{name} line {number}"
-        if len(raw) > MAX_LINE_BYTES:
-            raise QuestionError(f"{where}: {len(raw)} bytes, a line has at most {MAX_LINE_BYTES}; shorten it")
-        try:
-            line = raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise QuestionError(f"{where}, byte {error.start + 1}: not UTF-8; save the file as UTF-8") from error
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        yield where, _clean(line, where)
-
-
-def _clean(text: str, where: str) -> str:
-    """Refuse what must not reach a model or a terminal; NFC, so that an id does not depend on who typed it."""
-    if found := _FORBIDDEN.search(text):
-        byte = len(text[: found.start()].encode("utf-8", "surrogatepass")) + 1
-        raise QuestionError(f"{where}, byte {byte}: character U+{ord(found[0]):04X} can't be in a question; remove it")
-    text = " ".join(unicodedata.normalize("NFC", text).split())
-    if found := _CHAT_TOKEN.search(text):
-        raise QuestionError(f"{where}: {found[0]!r} steers the model and can't be in a question; remove it")
-    return text
-
-
 def _argument_entry(text: str, where: str) -> _Entry:
-    if len(text.encode("utf-8", "surrogatepass")) > MAX_LINE_BYTES:
-        raise QuestionError(f"{where}: longer than {MAX_LINE_BYTES} bytes; shorten it")
-    return _line_entry(_clean(text, where), where)
+    return _line_entry(clean(text, where, "question"), where)
 
 
 def _line_entry(text: str, where: str) -> _Entry:
@@ -184,11 +137,11 @@ def _json_entry(line: str, where: str) -> _Entry:
     options: tuple[str, ...] = ()
     for field, value in zip(_fields(raw, where), raw.values(), strict=True):
         if field == "options" and isinstance(value, list) and all(isinstance(item, str) for item in value):
-            options = tuple(_clean(item, where) for item in value)
+            options = tuple(clean(item, where, "question") for item in value)
         elif field == "options" and isinstance(value, str):
-            options = _split(_clean(value, where))
+            options = _split(clean(value, where, "question"))
         elif isinstance(value, str):
-            cells[field] = _clean(value, where)
+            cells[field] = clean(value, where, "question")
         elif value is not None:
             raise QuestionError(f"{where}: {field} is {value!r:.40}; write it as text, options also as a list of texts")
     return _entry(where, cells.get("id"), cells.get("question", ""), cells.get("type"), options)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rsqa.engines.preprocess import resample
+from rsqa.tasks import schemes
 from rsqa.tasks.prompts import END, PromptStyle, prefix_text, suffix_text
 from rsqa.train import words
 from rsqa.train.batch import Batch, Known
@@ -26,7 +27,7 @@ from rsqa.train.pictures import CELLS_PER_TOKEN, PictureSet, facts_in
 from rsqa.train.turns import Turn, TurnShares, turns_of
 from rsqa.train.views import View, blended, ground_of, view
 
-CLASS_NAMES = tuple(dict.fromkeys((*words.UCM_NAMES.values(), *words.AID_NAMES.values())))
+CLASS_NAMES = tuple(dict.fromkeys((*schemes.UCM_NAMES.values(), *schemes.AID_NAMES.values())))
 
 
 class CaptionWords:

@@ -19,6 +19,7 @@ from pyarrow import ArrowException
 
 from rsqa.errors import InputError, SourceMissing
 from rsqa.tasks.boxes import Box, format_boxes, parse_boxes
+from rsqa.tasks.labels import ask_class
 from rsqa.train.picture_files import Look, look
 from rsqa.train.records import scan
 from rsqa.train.set_files import Asked, LeftOut, rsivqa_questions, rsvqa_questions, vhr10_objects
@@ -121,12 +122,6 @@ def class_name(folder: str) -> str:
     """`DenseResidential`, `dense_residential` -> `dense residential`."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", folder)
     return " ".join(re.split(r"[\s_-]+", spaced.strip())).lower()
-
-
-def ask_class(names: Any) -> str:
-    """The published words for a class out of a list."""
-    listed = ", ".join(sorted(set(names)))
-    return f"Classify the image within one of the given classes: {listed}. Answer with one word or short phrase."
 
 
 def boxes(source: Path, pictures: PictureFolder) -> Iterator[Found]:

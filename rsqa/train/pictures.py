@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rsqa.errors import SourceMissing
+from rsqa.tasks import schemes
 from rsqa.train import words
 from rsqa.train.facts import Facts, cropped
 from rsqa.train.parts import Part, part_of
@@ -96,8 +97,8 @@ def picture_of(source: str, row: dict[str, Any]) -> Picture:
     if source == "ucm":
         return Picture(row["id"], pixels, ucm_facts(row))
     if source == "aid":
-        family = tuple(words.AID_NAMES.values())
-        return Picture(row["id"], pixels, class_facts(words.AID_NAMES[row["cls"]], family, row))
+        family = tuple(schemes.AID_NAMES.values())
+        return Picture(row["id"], pixels, class_facts(schemes.AID_NAMES[row["cls"]], family, row))
     height, width = pixels.shape[1:]
     boxed = frozenset(_BOX_NOUNS.values()) if source == "vhr10" else frozenset({"airplane"})
     boxes = tuple(
@@ -121,7 +122,7 @@ def class_facts(name: str, family: tuple[str, ...], row: dict[str, Any]) -> Fact
 
 def ucm_facts(row: dict[str, Any]) -> Facts:
     """Class, the 17 labels (which outrank what the class implies) and the questions people wrote."""
-    known = class_facts(words.UCM_NAMES[row["cls"]], tuple(words.UCM_NAMES.values()), row)
+    known = class_facts(schemes.UCM_NAMES[row["cls"]], tuple(schemes.UCM_NAMES.values()), row)
     labels = words.shown_labels(row["labels"])
     asked, upright = [], []
     for pair in json.loads(row["vqa"] or "[]"):

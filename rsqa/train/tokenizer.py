@@ -8,6 +8,7 @@ import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from rsqa.tasks import schemes
 from rsqa.tasks.prompts import DIRECT_SYSTEM, REASONING_SYSTEM, PromptStyle, suffix_text
 from rsqa.train import words
 from rsqa.train.pictures import PictureSet, facts_in
@@ -75,7 +76,7 @@ def corpus(sets: Iterable[PictureSet], style: PromptStyle, seed: int) -> Iterabl
     for noun in words.NOUNS.values():
         for name in (*noun.one, *noun.many):
             yield from [f"Is there {name}?"] * 200
-    for name in (*words.UCM_NAMES.values(), *words.AID_NAMES.values()):
+    for name in (*schemes.UCM_NAMES.values(), *schemes.AID_NAMES.values()):
         yield from [f"{name}", f" {name}"] * 500
     rng = np.random.default_rng(seed)
     for pictures in sets:

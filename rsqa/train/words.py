@@ -116,24 +116,6 @@ NEVER = (
 )  # fmt: skip
 """Not in these pictures; asked rarely, so that an unknown noun leans to no."""
 
-UCM_NAMES = {
-    "agricultural": "farmland", "airplane": "airplane", "baseballdiamond": "baseball field", "beach": "beach",
-    "buildings": "buildings", "chaparral": "chaparral", "denseresidential": "dense residential", "forest": "forest",
-    "freeway": "freeway", "golfcourse": "golf course", "harbor": "harbor", "intersection": "intersection",
-    "mediumresidential": "medium residential", "mobilehomepark": "mobile home park", "overpass": "overpass",
-    "parkinglot": "parking lot", "river": "river", "runway": "runway", "sparseresidential": "sparse residential",
-    "storagetanks": "storage tanks", "tenniscourt": "tennis court",
-}  # fmt: skip
-AID_NAMES = {
-    "Airport": "airport", "BareLand": "bare land", "BaseballField": "baseball field", "Beach": "beach",
-    "Bridge": "bridge",
-    "Center": "center", "Church": "church", "Commercial": "commercial area", "DenseResidential": "dense residential",
-    "Desert": "desert", "Farmland": "farmland", "Forest": "forest", "Industrial": "industrial area", "Meadow": "meadow",
-    "MediumResidential": "medium residential", "Mountain": "mountain", "Park": "park", "Parking": "parking lot",
-    "Playground": "playground", "Pond": "pond", "Port": "port", "RailwayStation": "railway station", "Resort": "resort",
-    "River": "river", "School": "school", "SparseResidential": "sparse residential", "Square": "square",
-    "Stadium": "stadium", "StorageTanks": "storage tanks", "Viaduct": "viaduct",
-}  # fmt: skip
 SAME_PLACE = ({"harbor", "port"}, {"overpass", "viaduct"}, {"airport", "runway", "airplane"}, {"park", "square",
 "resort"},
               {"buildings", "commercial area", "center"}, {"bare land", "desert"}, {"farmland", "meadow"})  # fmt: skip

@@ -32,6 +32,8 @@ COUNT = QuestionSummary(
     statuses={"ok": 190},
     mean_confidence={},
 )
+OTHERS = ("questions", "task", "include", "exclude")
+"""Not options of rsqa ask."""
 REPORT = RunReport(
     out=Path("m.rsqa"),
     exit_code=ExitCode.DONE,
@@ -102,7 +104,7 @@ def test_every_option_reaches_the_request(library, tmp_path):
     assert rsqa.cli.run(line.split(" ")) == 0
     [request] = library.requests
     assert [q.id for q in request.questions] == ["a", "b"]
-    given = {name: getattr(request, name) for name in type(request).__dataclass_fields__ if name != "questions"}
+    given = {name: getattr(request, name) for name in type(request).__dataclass_fields__ if name not in OTHERS}
     assert given == {
         "sources": ("m.tif", "n.tif"),
         "out": Path("o"),

@@ -10,7 +10,7 @@ from PIL import Image
 
 from rsqa.cli import run
 from rsqa.cli.progress import count_words
-from rsqa.evaluate.folders import EUROSAT_NAMES
+from rsqa.tasks.schemes import EUROSAT_NAMES
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ def test_a_folder_without_answers(capsys, tmp_path):
     assert "name an output folder of rsqa ask" in capsys.readouterr().err
     (tmp_path / "parts").mkdir()
     assert rsqa.cli.run(["show", str(tmp_path)]) == 4
-    assert "run the same rsqa ask again" in capsys.readouterr().err
+    assert "run the same command again" in capsys.readouterr().err
 
 
 def test_answers_that_are_no_parquet(capsys, tmp_path):

@@ -36,7 +36,23 @@ def test_help_is_quick_and_imports_nothing_heavy():
 
 @pytest.mark.parametrize(
     "command",
-    ["ask", "plan", "show", "finish", "export", "report", "demo", "models", "doctor", "train", "eval", "bench", "data"],
+    [
+        "ask",
+        "plan",
+        "classify",
+        "caption",
+        "show",
+        "finish",
+        "export",
+        "report",
+        "demo",
+        "models",
+        "doctor",
+        "train",
+        "eval",
+        "bench",
+        "data",
+    ],
 )
 def test_every_command_is_listed_and_explained(command):
     assert f" {command} ".encode() in rsqa_process("--help").stdout

@@ -21,9 +21,10 @@ from rasterio.transform import from_origin
 from truth_rasters import TILED, UTM, places, read_all
 
 from rsqa.errors import InputError, SourceChanged, SourceMissing, SourceRefused, UsageError
+from rsqa.raster.folders import expand
 from rsqa.raster.grid import TileGrid, Window
 from rsqa.raster.read import choose_level
-from rsqa.raster.source import RasterSource, check_unchanged, damage, expand, footprint, open_source
+from rsqa.raster.source import RasterSource, check_unchanged, damage, footprint, open_source
 
 
 def opened(path, **kwargs):
@@ -271,7 +272,7 @@ def test_missing(tmp_path):
         (b"II+\0\x08\0\0\0", ["truncated"]),
         (b"<!DOCTYPE html><title>404</title>", ["not a readable GeoTIFF"]),
         (b"hello\nworld", ["not a readable GeoTIFF"]),
-        (b"\x89PNG\r\n\x1a\n", ["not a readable GeoTIFF"]),
+        (b"\x89PNG\r\n\x1a\n", ["PNG picture", "rsqa classify"]),
         (b"II*\0\x08\0\0\0\0\0\0\0\0\0", ["not a readable GeoTIFF"]),
     ],
 )

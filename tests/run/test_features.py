@@ -26,7 +26,7 @@ from rsqa.run import work
 from rsqa.run.features import Looked, Shelf, write_features
 from rsqa.run.folder import part_path
 from rsqa.run.pipeline import ask, plan
-from rsqa.run.request import AskRequest
+from rsqa.run.request import Request
 from rsqa.tasks.question import YES_NO, Question
 from rsqa.testing import CrampedEngine, EchoEngine
 
@@ -59,7 +59,7 @@ def request(tmp_path, *sources, out, **options):
         "questions": (WATER,), "out": tmp_path / out, "tile_px": 56, "model": ECHO, "device": "cpu",
         "part_tiles": 16, "batch_size": 5, "cache_features": tmp_path / "cache",
     }  # fmt: skip
-    return AskRequest(sources=sources, **settings | options)
+    return Request(sources=sources, **settings | options)
 
 
 def files(out):

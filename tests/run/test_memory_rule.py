@@ -17,7 +17,7 @@ from rsqa.engines.registry import load_engine
 from rsqa.errors import ExitCode, ModelError, OutOfMemory, PlanMismatch
 from rsqa.run.folder import part_path, read_plan
 from rsqa.run.pipeline import ask, plan
-from rsqa.run.request import AskRequest, fit_batch
+from rsqa.run.request import Request, fit_batch
 from rsqa.tasks.question import YES_NO, Question
 from rsqa.testing import CrampedEngine, EchoEngine
 
@@ -55,7 +55,7 @@ def request(tmp_path, mosaic, **options):
         "questions": (WATER,), "out": tmp_path / "out", "tile_px": 56, "model": MODEL, "device": "cpu",
         "part_tiles": 16, "batch_size": 8,
     }  # fmt: skip
-    return AskRequest(sources=(mosaic,), **settings | options)
+    return Request(sources=(mosaic,), **settings | options)
 
 
 def answers(report):
@@ -197,7 +197,7 @@ def test_the_probe_halves_the_batch_before_a_plan_is_stored(tmp_path, mosaic, ro
 
 
 def test_a_probe_without_want_keeps_the_batch():
-    assert fit_batch(EchoEngine(), [WATER], 56, 16, "cpu")[0] == 16
+    assert fit_batch(EchoEngine(), [WATER], (56, 56), 16, "cpu")[0] == 16
 
 
 def test_workers_in_processes_rewrite_the_plan_too(tmp_path, mosaic, room, right, monkeypatch):

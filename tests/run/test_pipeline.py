@@ -15,7 +15,7 @@ from rsqa.errors import ExitCode, InputError, ModelError, OutputError, RsqaError
 from rsqa.run import pipeline
 from rsqa.run.folder import part_path, read_plan
 from rsqa.run.pipeline import ask, finish, plan
-from rsqa.run.request import AskRequest
+from rsqa.run.request import Request
 from rsqa.run.work import Failed
 from rsqa.tasks.question import YES_NO, Question
 
@@ -49,12 +49,12 @@ def corrupt(path: Path) -> str:
     return str(path)
 
 
-def request(tmp_path: Path, *sources: str, **options) -> AskRequest:
+def request(tmp_path: Path, *sources: str, **options) -> Request:
     settings = {
         "questions": (WATER, SCENE), "out": tmp_path / "out", "tile_px": 64, "model": "rsqa.testing:EchoEngine",
         "device": "cpu", "part_tiles": 8, "batch_size": 4,
     }  # fmt: skip
-    return AskRequest(sources=sources, **settings | options)
+    return Request(sources=sources, **settings | options)
 
 
 def rows(report) -> geopandas.GeoDataFrame:

@@ -30,7 +30,7 @@ WATER = Question("water", "Is there water?", "yesno", YES_NO)
 
 def source(name: str, height: int, width: int, crs: str = UTM[0], block: int = 256) -> RasterSource:
     return RasterSource(
-        name=name, path=f"/data/{name}", width=width, height=height, dtype="uint8", bands=(1, 2, 3),
+        name=name, path=f"/data/{name}", driver="GTiff", width=width, height=height, dtype="uint8", bands=(1, 2, 3),
         band_names=("red", "green", "blue"), mask="none", alpha_band=None, nodata=None, palette=False, crs_wkt=crs,
         transform=(1.0, 0.0, 0.0, 0.0, -1.0, 0.0), gsd_m=1.0,
         levels=(Level(1, None, height, width, Layout(block, block, True, False)),),
@@ -112,7 +112,7 @@ def test_nodata_survives_to_the_last_bit(tmp_path, nodata):
 
 
 def test_the_table_holds_every_field_of_a_source():
-    columns = {f.name for f in fields(RasterSource)} | {"tile_px", "factor"}
+    columns = {f.name for f in fields(RasterSource)} | {"tile_px", "factor", "whole"}
     assert set(SCHEMA.names) == columns
 
 
@@ -238,4 +238,4 @@ class StallingEngine:
 def test_one_stall_does_not_make_small_parts(monkeypatch):
     engine = StallingEngine()
     monkeypatch.setattr(request.time, "perf_counter", lambda: engine.now)
-    assert request.probe(engine, [], 112, 32) == pytest.approx(0.001)
+    assert request.probe(engine, [], (112, 112), 32) == pytest.approx(0.001)

@@ -12,6 +12,7 @@ from answer_key import PLAN_ID, QUESTIONS, all_tiles, source, write_parts
 from rsqa.errors import OutputError
 from rsqa.sinks.finish import FinishInputs, finish
 from rsqa.sinks.whole import sweep
+from rsqa.tasks.task import Ask
 
 SOURCE = source()
 
@@ -22,6 +23,7 @@ def inputs(out: Path) -> FinishInputs:
         plan_id=PLAN_ID,
         sources=(SOURCE,),
         questions=QUESTIONS,
+        task=Ask(),
         parts=tuple(parts),
         software={"rsqa": "0.1.0"},
         lineage="Tiles were shown to a model.",

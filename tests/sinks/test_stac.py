@@ -19,6 +19,7 @@ SOURCE = source()
 @pytest.fixture
 def write(tmp_path):
     def write(sources=(SOURCE,)) -> dict:
+        (tmp_path / "answers.parquet").touch()
         software = {"torch": "2.13", "rsqa": "0.1.0"}
         write_item(tmp_path / "item.json", sources, QUESTIONS, PLAN_ID, software, "Tiles were shown to a model.")
         return json.loads((tmp_path / "item.json").read_text())

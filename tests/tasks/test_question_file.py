@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsqa.errors import QuestionError
+from rsqa.tasks.lines import MAX_LINE_BYTES
 from rsqa.tasks.question import COUNTS, ID_PATTERN, YES_NO
-from rsqa.tasks.question_file import MAX_LINE_BYTES, MAX_QUESTIONS, QuestionSet, gather_questions
+from rsqa.tasks.question_file import MAX_QUESTIONS, QuestionSet, gather_questions
 from rsqa.tasks.question_words import infer
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from rsqa.tasks import schemes
 from rsqa.tasks.boxes import parse_boxes
 from rsqa.tasks.detect import all_of
 from rsqa.tasks.prompts import suffix_text
@@ -15,7 +16,7 @@ from rsqa.train.facts import Facts, place_of
 from rsqa.train.nano import NANO_STYLE
 from rsqa.train.turns import PresenceRates, TurnShares, class_of_list, distractors, presence, turns_of, with_article
 
-POOL = tuple(dict.fromkeys((*words.UCM_NAMES.values(), *words.AID_NAMES.values())))
+POOL = tuple(dict.fromkeys((*schemes.UCM_NAMES.values(), *schemes.AID_NAMES.values())))
 
 
 def test_presence_is_balanced_for_a_rare_and_a_frequent_noun():
@@ -47,7 +48,7 @@ def test_wording_does_not_tell_the_answer():
 
 def test_no_wrong_option_is_offered():
     """The right name appears once and no name that may also be right beside it."""
-    family = tuple(words.AID_NAMES.values())
+    family = tuple(schemes.AID_NAMES.values())
     facts = Facts(name="port", family=family)
     for seed in range(100):
         turn = class_of_list(np.random.default_rng(seed), facts, POOL)
