@@ -14,12 +14,12 @@ from rsqa.tasks.task import Caption, Classify
 
 COMMON = (
     "a m.tif --out o --include *.tif --include b/* --exclude c* --bands 4,3,2 --tile-px 224 --gsd 0.5 --scale 0,10 "
-    "--min-valid 0.25 --model tinyrs --card c.json --batch-size 3 --workers 2 --device cuda:1 --dtype bfloat16 "
-    "--overwrite --retry-errors --max-duration 1h30m --allow-mixed --part-tiles 9 --quiet"
+    "--min-valid 0.25 --model tinyrs --adapter g --card c.json --batch-size 3 --workers 2 --device cuda:1 "
+    "--dtype bfloat16 --overwrite --retry-errors --max-duration 1h30m --allow-mixed --part-tiles 9 --quiet"
 )
 GIVEN = {
     "sources": ("a", "m.tif"), "out": Path("o"), "include": ("*.tif", "b/*"), "exclude": ("c*",), "bands": "4,3,2",
-    "tile_px": 224, "gsd_m": 0.5, "scale": "0,10", "min_valid": 0.25, "model": "tinyrs", "adapter": None,
+    "tile_px": 224, "gsd_m": 0.5, "scale": "0,10", "min_valid": 0.25, "model": "tinyrs", "adapter": Path("g"),
     "card": "c.json", "batch_size": 3, "workers": 2, "device": "cuda:1", "dtype": "bfloat16", "overwrite": True,
     "retry_errors": True, "max_duration_s": 5400.0, "allow_mixed": True, "part_tiles": 9,
 }  # fmt: skip
