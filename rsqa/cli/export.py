@@ -106,13 +106,12 @@ def _rows(folder: Path, wanted: list[str]) -> ds.Expression:
 
 
 def _export_cog(folder: Path, file: Path | None, answers: FinishedTable | None, wanted: list[str] | None) -> list[Path]:
-    from rsqa.report.sources import tiled
     from rsqa.run.folder import read_plan
     from rsqa.sinks.cog import export_cog, export_cogs
 
     if answers is None:
         raise UsageError(f"no answers in {str(folder)!r}, and rasters are made of these alone; choose gpkg")
-    sources = [tiled(planned) for planned in read_plan(folder).sources if planned.source.crs_wkt]
+    sources = [planned.tiled for planned in read_plan(folder).sources if planned.source.crs_wkt]
     questions = _questions(folder, wanted)
     if file is None:
         return export_cogs(folder / "cog", answers, sources, questions)

@@ -27,7 +27,6 @@ from rsqa.report.boxes import Boxes, gather_boxes
 from rsqa.report.document import Packed, write_page
 from rsqa.report.layout import Layout, lay_out
 from rsqa.report.pictures import encode, take_quicklooks
-from rsqa.report.sources import tiled
 from rsqa.run.folder import read_plan
 from rsqa.run.plan import Plan, PlannedSource
 from rsqa.sinks.colours import CHOICES, NONE, OBJECTS, RGB, option_colours
@@ -62,7 +61,7 @@ def gather(folder: Path, most_px: int) -> Report:
     sources = [planned.source for planned in plan.sources]
     layout, notes = lay_out(sources), list[str]()
     answers, strings = list[Answers](), Strings(0)
-    grids = [tiled(planned) for planned in plan.sources]
+    grids = [planned.tiled for planned in plan.sources]
     if "answers" in tables:
         answers, strings = gather_answers(tables["answers"], grids, plan.questions)
     elif "classes" in tables:

@@ -17,7 +17,6 @@ from rsqa.run.plan import Parts, Plan
 from rsqa.run.trace import Trace
 from rsqa.sinks.finish import FinishInputs, finish
 from rsqa.sinks.summary import AnswersSummary, QuestionSummary
-from rsqa.sinks.tiling import TiledSource
 from rsqa.sinks.whole import discard, write_whole
 from rsqa.tasks.task import Ask, Caption, Classify
 
@@ -37,18 +36,7 @@ def derive(out: Path, plan: Plan, parts: Parts, trace: Trace, facts: Mapping[str
         )
     inputs = FinishInputs(
         plan_id=plan.plan_id,
-        sources=tuple(
-            TiledSource(
-                name=planned.source.name,
-                crs_wkt=planned.source.crs_wkt,
-                transform=planned.source.transform,
-                width=planned.source.width,
-                height=planned.source.height,
-                tile_px=planned.tile_px,
-                acquired=planned.source.acquired,
-            )
-            for planned in plan.sources
-        ),
+        sources=tuple(planned.tiled for planned in plan.sources),
         questions=plan.row_questions,
         task=plan.task,
         parts=tuple(part_path(out, number) for number in range(len(parts))),

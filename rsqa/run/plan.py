@@ -22,6 +22,7 @@ from rsqa.raster.grid import Block, BlockGrid, TileGrid, block_grid
 from rsqa.raster.read import level_grid
 from rsqa.raster.source import RasterSource
 from rsqa.raster.stretch import Stretch
+from rsqa.sinks.tiling import TiledSource
 from rsqa.tasks.question import Question
 from rsqa.tasks.task import Ask, Task, row_questions, task_from_json, task_to_json
 
@@ -61,6 +62,15 @@ class PlannedSource:
     def chip_shape(self) -> tuple[int, int]:
         """(H, W) of a chip as it is read, before the model resamples it."""
         return (self.source.height, self.source.width) if self.whole else (self.tile_px // self.factor,) * 2
+
+    @property
+    def tiled(self) -> TiledSource:
+        """What outputs need to know of it."""
+        source = self.source
+        return TiledSource(
+            name=source.name, crs_wkt=source.crs_wkt, transform=source.transform, width=source.width,
+            height=source.height, tile_px=self.tile_px, acquired=source.acquired,
+        )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, one level of them for the source's and its own."""

@@ -5,10 +5,7 @@ R x C tiles of a source, P corners of a polygon.
 
 from __future__ import annotations
 
-import json
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
-from colorsys import hsv_to_rgb
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,15 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import rasterio
 import rasterio.features
-import rasterio.shutil
 import shapely
 from numpy.typing import NDArray
-from rasterio.io import MemoryFile
 from shapely.geometry import shape
 
 from rsqa.sinks.classes import abstaining
+from rsqa.sinks.cog import write_codes
+from rsqa.sinks.colours import choice_colours
 from rsqa.sinks.cube_layout import group_name
 from rsqa.sinks.geoparquet import GROUP_ROWS, ZSTD_LEVEL, Extent
 from rsqa.sinks.ground import LONLAT, common_crs, crs_label, lonlat, projjson
@@ -43,8 +39,6 @@ POLYGON_SCHEMA = pa.schema(
         ("source_crs", pa.string()),
     ]
 )
-_GOLDEN = 0.618034
-"""Of a turn around the wheel of colours: neighbours in the list look different, whatever its length."""
 
 
 def label_grids(
@@ -161,39 +155,7 @@ def write_rasters(
     def write(temporary: Path) -> None:
         for source, codes in label_grids(parts, mosaics, labels, abstain):
             path = temporary / f"{group_name(source.name)}.tif"
-            path.write_bytes(_cog(source, codes, labels))
-            path.with_name(f"{path.name}.aux.xml").write_bytes(_categories(labels))
+            about = {"question_id": "label", "source": source.name}
+            write_codes(path, source, codes, labels, choice_colours(len(labels)), about)
 
     write_whole_folder(folder, write)
-
-
-def _cog(source: TiledSource, codes: NDArray[Any], labels: Sequence[str]) -> bytes:
-    """Made in memory: GDAL's ways to fail on a full disk are many, a file's bytes have one."""
-    n_rows, n_cols = codes.shape
-    with MemoryFile() as plain, MemoryFile() as cloud:
-        with plain.open(
-            driver="GTiff", height=n_rows, width=n_cols, count=1, dtype=codes.dtype, crs=source.crs_wkt,
-            transform=source.tile_transform, nodata=int(np.iinfo(codes.dtype).max),
-        ) as file:  # fmt: skip
-            file.write(codes, 1)
-            file.write_colormap(1, {code: colour(code) for code in range(len(labels))})
-            file.update_tags(labels=json.dumps(labels, ensure_ascii=False))
-        rasterio.shutil.copy(plain.name, cloud.name, driver="COG", compress="DEFLATE", overview_resampling="NEAREST")
-        content: bytes = cloud.read()
-    return content
-
-
-def colour(code: int) -> tuple[int, int, int, int]:
-    """Red, green, blue, alpha of a label, 0 to 255."""
-    red, green, blue = hsv_to_rgb(code * _GOLDEN % 1, 0.75 - 0.25 * (code % 3), 0.95 - 0.2 * (code % 2))
-    return round(255 * red), round(255 * green), round(255 * blue), 255
-
-
-def _categories(labels: Sequence[str]) -> bytes:
-    """What GDAL reads beside a raster: the meaning of each code."""
-    root = ET.Element("PAMDataset")
-    names = ET.SubElement(ET.SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
-    for label in labels:
-        ET.SubElement(names, "Category").text = label
-    text: bytes = ET.tostring(root, encoding="utf-8")
-    return text

@@ -22,7 +22,7 @@ from rasterio.io import MemoryFile
 
 from rsqa.errors import OutputError, UsageError
 from rsqa.raster.source import GDAL_ERRORS
-from rsqa.sinks.colours import option_colours
+from rsqa.sinks.colours import RGB, option_colours
 from rsqa.sinks.cube_layout import group_name, value_codes
 from rsqa.sinks.finished import FinishedTable
 from rsqa.sinks.tiling import TiledSource
@@ -89,16 +89,27 @@ def _write_pair(
     path: Path, source: TiledSource, question: Question, codes: NDArray[Any], confidence: NDArray[np.float32]
 ) -> list[Path]:
     sure = path.with_name(f"{path.stem}.confidence.tif")
-    _, unknown = value_codes(question)
     about = {"question_id": question.id, "question": question.text, "source": source.name}
-    options = json.dumps(question.options, ensure_ascii=False)
+    write_codes(path, source, codes, question.options, option_colours(question), about)
+    _write_cog(sure, source, confidence, np.nan, {**about, "quantity": "probability of the value"}, {})
+    return [path, sure]
+
+
+def write_codes(
+    path: Path,
+    source: TiledSource,
+    codes: NDArray[Any],
+    options: Sequence[str],
+    colours: Sequence[RGB],
+    about: Mapping[str, str],
+) -> None:
+    """Write (tile rows, tile cols) codes of `options` and beside them what they mean; the type's highest is nodata."""
     names = path.with_name(f"{path.name}.aux.xml")
     discard(names)  # of an earlier raster: it would name these codes wrongly
-    colours = {code: (*colour, 255) for code, colour in enumerate(option_colours(question))}
-    _write_cog(path, source, codes, unknown, {**about, "options": options}, colours)
-    _write_cog(sure, source, confidence, np.nan, {**about, "quantity": "probability of the value"}, {})
-    write_whole_bytes(names, _category_names(question).encode())
-    return [path, sure]
+    table = {code: (*colour, 255) for code, colour in enumerate(colours)}
+    listed = json.dumps(options, ensure_ascii=False)
+    _write_cog(path, source, codes, int(np.iinfo(codes.dtype).max), {**about, "options": listed}, table)
+    write_whole_bytes(names, _category_names(options).encode())
 
 
 def _write_cog(
@@ -139,9 +150,9 @@ def _write_cog(
         write_whole_named(path, write)
 
 
-def _category_names(question: Question) -> str:
+def _category_names(options: Sequence[str]) -> str:
     """-> GDAL's own file of what no TIFF tag holds."""
-    clean = (escape(name.translate({ord(c): " " for c in _NO_XML})) for name in question.options)
+    clean = (escape(name.translate({ord(c): " " for c in _NO_XML})) for name in options)
     lines = "".join(f"      <Category>{name}</Category>\n" for name in clean)
     return (
         '<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from colorsys import hsv_to_rgb
 from math import log1p
 
 from rsqa.tasks.question import YES_NO, Question
@@ -20,7 +21,9 @@ CHOICES: tuple[RGB, ...] = (
 OBJECTS: tuple[RGB, ...] = tuple(CHOICES[number] for number in (5, 6, 3, 2, 1, 4, 0, 7))
 """Of outlines, so that the first ones are not the colour of a "yes" below them."""
 SHADES = (1.0, 0.62, 1.35)
-"""Longer lists go through the colours again, darker and then lighter."""
+"""Longer lists go through the colours again, darker and then lighter …"""
+GOLDEN = 0.618034
+"""… and then around the wheel of colours by this part of a turn: neighbours in the list look different."""
 
 RAMP: tuple[RGB, ...] = ((253, 217, 118), (253, 141, 60), (227, 26, 28), (128, 0, 38))
 """Of counts from 1 on, few to many: lightness falls all the way."""
@@ -34,7 +37,12 @@ def option_colours(question: Question) -> tuple[RGB, ...]:
         last = len(question.options) - 1
         # Most counts are small: by the logarithm, 1 and 5 differ as 20 and 100 do.
         return NONE, *(_ramp(log1p(i - 1) / log1p(max(last - 1, 1))) for i in range(1, last + 1))
-    return tuple(_choice(code) for code in range(len(question.options)))
+    return choice_colours(len(question.options))
+
+
+def choice_colours(n: int) -> tuple[RGB, ...]:
+    """-> colours of `n` labels."""
+    return tuple(_choice(code) for code in range(n))
 
 
 def _ramp(share: float) -> RGB:
@@ -46,6 +54,10 @@ def _ramp(share: float) -> RGB:
 
 
 def _choice(code: int) -> RGB:
-    shade = SHADES[code // len(CHOICES) % len(SHADES)]
-    red, green, blue = (min(255, round(part * shade)) for part in CHOICES[code % len(CHOICES)])
+    if code < len(CHOICES) * len(SHADES):
+        shade = SHADES[code // len(CHOICES)]
+        red, green, blue = (min(255, round(part * shade)) for part in CHOICES[code % len(CHOICES)])
+    else:
+        turned = hsv_to_rgb(code * GOLDEN % 1, 0.75 - 0.25 * (code % 3), 0.95 - 0.2 * (code % 2))
+        red, green, blue = (round(255 * part) for part in turned)
     return red, green, blue

@@ -15,7 +15,8 @@ from answer_key import PLAN_ID, all_tiles, ring, rows, source, status, value, wk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsqa.sinks.class_maps import colour, write_polygons, write_rasters
+from rsqa.sinks.class_maps import write_polygons, write_rasters
+from rsqa.sinks.colours import choice_colours
 from rsqa.tasks.question import Question
 
 LABELS = ("forest", "river & lake", "ville")
@@ -90,12 +91,12 @@ def test_a_raster_has_the_code_of_each_tile_a_colour_table_and_the_labels(tmp_pa
         assert file.crs == "EPSG:32633"
         assert file.transform == src.tile_transform
         assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
-        assert json.loads(file.tags()["labels"]) == list(labels)
+        assert json.loads(file.tags()["options"]) == list(labels)
         colours, none = file.colormap(1), file.nodata
     for row, col in all_tiles(src):
         ok = status(question, row, col) == "ok"
         assert codes[row, col] == (labels.index(value(question, row, col)) if ok else none)
-    assert [colours[code][:3] for code in range(n_labels)] == [colour(code)[:3] for code in range(n_labels)]
+    assert [colours[code][:3] for code in range(n_labels)] == list(choice_colours(n_labels))
     text = path.with_name(path.name + ".aux.xml").read_text(encoding="utf-8")
     assert text.count("<Category>") == n_labels
 
@@ -112,4 +113,4 @@ def test_what_is_not_sure_enough_is_on_no_map(tmp_path):
 @settings(max_examples=25)
 @given(n=st.integers(2, 400))
 def test_colours_differ(n):
-    assert len({colour(code) for code in range(n)}) > 0.9 * n
+    assert len(set(choice_colours(n))) > 0.9 * n
