@@ -18,7 +18,14 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 BASE_ID = "base_weights_id"
 """Key in the header of the weights; peft, which does not know it, passes over it without a warning."""
-_UNDERSTOOD = {"peft_type", "r", "lora_alpha", "target_modules", "base_model_name_or_path", "bias", "init_lora_weights"}
+WORDS = "embed_tokens"
+"""The module that an adapter may bring whole, as peft saves it: the word vectors, to which the head is tied."""
+WORD_KEYS = (f"model.language_model.{WORDS}.weight", "lm_head.weight")
+"""peft reads them from both places, although they are one."""
+_UNDERSTOOD = {
+    "peft_type", "r", "lora_alpha", "target_modules", "base_model_name_or_path", "bias", "init_lora_weights",
+    "modules_to_save", "ensure_weight_tying",
+}  # fmt: skip
 _IDLE = {
     "auto_mapping", "eva_config", "inference_mode", "lora_dropout", "megatron_config", "megatron_core", "peft_version",
     "qalora_group_size", "revision", "runtime_config", "task_type",
@@ -39,6 +46,8 @@ class Adapter:
     """A regular expression over whole names of modules, or ends of names."""
     rank: int
     alpha: float
+    words: bool
+    """Whether it has word vectors of its own, in place of those of its base."""
 
     @property
     def weights(self) -> Path:
@@ -79,7 +88,9 @@ def open_adapter(folder: Path) -> Adapter:
         pickled = " but a pickle (adapter_model.bin), which can run code" * (folder / "adapter_model.bin").is_file()
         raise ModelError(f"no {ADAPTER_WEIGHTS} in {name!r}{pickled}; save the adapter as safetensors")
     header = check_header(folder / ADAPTER_WEIGHTS)
-    return Adapter(folder, base, header.get(BASE_ID, ""), _targets(config, name), rank, float(alpha))
+    return Adapter(
+        folder, base, header.get(BASE_ID, ""), _targets(config, name), rank, float(alpha), _words(config, name)
+    )
 
 
 def _refuse_all_but_lora(config: dict[str, Any], name: str) -> None:
@@ -90,6 +101,16 @@ def _refuse_all_but_lora(config: dict[str, Any], name: str) -> None:
     for key in sorted(config.keys() - _UNDERSTOOD - _IDLE):
         if config[key]:
             raise ModelError(f"adapter {name!r} has {key} = {config[key]!r}, rsqa runs plain LoRA; merge it with peft")
+
+
+def _words(config: dict[str, Any], name: str) -> bool:
+    whole = config.get("modules_to_save") or []
+    if whole and (whole != [WORDS] or not config.get("ensure_weight_tying")):
+        raise ModelError(
+            f"adapter {name!r} has modules_to_save = {whole!r}; {WORDS} with ensure_weight_tying is read, merge others "
+            "with peft"
+        )
+    return bool(whole)
 
 
 def _targets(config: dict[str, Any], name: str) -> str | tuple[str, ...]:

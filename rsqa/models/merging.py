@@ -13,27 +13,30 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rsqa.errors import ModelError
-from rsqa.models.adapter import Adapter
+from rsqa.models.adapter import WORD_KEYS, Adapter
 
 
 def merge_adapters(network: Any, adapters: Sequence[Adapter], dtype: torch.dtype | None) -> None:
     """W + Σ alpha / r · B A in float32, rounded once: to `dtype`, as all other weights, or to what W was.
 
-    ModelError when an adapter was not made for a network of this shape.
+    Word vectors that an adapter brings take the place of its base's. ModelError when an adapter was not made for a
+    network of this shape.
     """
-    changes = [(adapter.scale, _pairs(adapter, network)) for adapter in adapters]
+    changes = [(adapter.scale, *_parts(adapter, network)) for adapter in adapters]
     for key, weight in network.named_parameters():
         name, kind = key.removesuffix(".weight"), dtype or weight.dtype
         wide = weight.data
-        for scale, pairs in changes:
-            if name in pairs:
+        for scale, pairs, whole in changes:
+            if name in whole:
+                wide = whole[name]
+            elif name in pairs:
                 a, b = pairs[name]
                 wide = wide.float() + scale * (b @ a)
         weight.data = wide.to(kind)
 
 
-def _pairs(adapter: Adapter, network: Any) -> dict[str, tuple[Tensor, Tensor]]:
-    """-> A (r, I) and B (O, r) in float32 by the name of the linear layer that they change."""
+def _parts(adapter: Adapter, network: Any) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
+    """-> A (r, I) and B (O, r) by the name of the linear layer that they change, and what is replaced; float32."""
     name = adapter.folder.name
     layers = {
         path: module
@@ -42,9 +45,14 @@ def _pairs(adapter: Adapter, network: Any) -> dict[str, tuple[Tensor, Tensor]]:
     }
     tensors = {_current(key): tensor.float() for key, tensor in load_file(adapter.weights).items()}
     wanted = {f"{path}.lora_{side}.weight" for path in layers for side in "AB"}
+    if adapter.words:
+        wanted |= {*WORD_KEYS}
     for what, keys in (("missing", wanted - tensors.keys()), ("unexpected", tensors.keys() - wanted)):
         if keys:
             raise ModelError(f"adapter {name!r} has {len(keys)} {what} weights, {min(keys)} among them; is it whole?")
+    for key, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ModelError(f"adapter {name!r} has weights that are no finite numbers ({key}); fetch it again")
     pairs = {}
     for path, module in layers.items():
         a, b = (tensors[f"{path}.lora_{side}.weight"] for side in "AB")
@@ -54,10 +62,20 @@ def _pairs(adapter: Adapter, network: Any) -> dict[str, tuple[Tensor, Tensor]]:
                 f"adapter {name!r} has A {tuple(a.shape)} and B {tuple(b.shape)}, rank {adapter.rank}, for {path} of "
                 f"{outputs} x {inputs}; it was made for another base"
             )
-        if not bool(torch.isfinite(a).all() and torch.isfinite(b).all()):
-            raise ModelError(f"adapter {name!r} has weights that are no finite numbers ({path}); fetch it again")
         pairs[path] = a, b
-    return pairs
+    return pairs, _words(name, tensors, network) if adapter.words else {}
+
+
+def _words(name: str, tensors: dict[str, Tensor], network: Any) -> dict[str, Tensor]:
+    """-> the word vectors of an adapter, by the name of what they replace."""
+    words, head = (tensors[key] for key in WORD_KEYS)
+    here = network.model.language_model.embed_tokens.weight.shape
+    if words.shape != here or not torch.equal(words, head):
+        raise ModelError(
+            f"adapter {name!r} has word vectors {tuple(words.shape)} for {tuple(here)}, or others in its head; it was "
+            "made for another base"
+        )
+    return {WORD_KEYS[0].removesuffix(".weight"): words}
 
 
 def _current(key: str) -> str:

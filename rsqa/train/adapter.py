@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from rsqa.engines.cards import CARD_FILE, ModelCard, card_to_json
 from rsqa.engines.registry import ModelRef, locate
 from rsqa.errors import UsageError
-from rsqa.models.adapter import ADAPTER_WEIGHTS, BASE_ID
+from rsqa.models.adapter import ADAPTER_WEIGHTS, BASE_ID, WORD_KEYS, WORDS
 from rsqa.sinks.whole import write_whole_folder
 
 PARTS = {
@@ -25,16 +26,18 @@ PARTS = {
     "merger": r"model\.visual\.merger\.mlp\.[02]",
     "vision": r"model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])",
 }
-"""Part of a network -> its linear layers. Word vectors and the patch embedding are never adapted."""
+"""Part of a network -> its linear layers. The patch embedding is never adapted."""
 _NAME = "default"
 
 
-def with_lora(network: Any, rank: int, alpha: int, parts: Sequence[str] = ("language",), dora: bool = False) -> Any:
+def with_lora(
+    network: Any, rank: int, alpha: int, parts: Sequence[str] = ("language",), dora: bool = False, words: bool = False
+) -> Any:
     """-> `network` itself, with an adapter around the linear layers of `parts` and nothing else trainable.
 
     A is random by torch's generator, B zero: the network says what it said before. Both are float32 whatever the base:
     their steps would be lost in 16 bits. There is no dropout. `dora`: lengths of the rows are trained apart from their
-    directions (arXiv 2402.09353).
+    directions (arXiv 2402.09353). `words`: the word vectors are trained too, as they are.
     """
     if unknown := sorted(set(parts) - PARTS.keys()):
         raise UsageError(f"unknown part {unknown[0]!r} to be adapted; choose from {', '.join(PARTS)}")
@@ -48,12 +51,17 @@ def with_lora(network: Any, rank: int, alpha: int, parts: Sequence[str] = ("lang
     for layer in _layers(adapted):
         layer.lora_A.float()
         layer.lora_B.float()
+    if words:
+        _word_vectors(network).requires_grad_(True)
     return adapted
 
 
 @contextmanager
 def without_lora(network: Any) -> Iterator[None]:
-    """Within the block the network is its base, to the last bit: the reference of GRPO at no memory."""
+    """Within the block the network is its base, to the last bit: the reference of GRPO at no memory.
+
+    Not so its word vectors, where those were trained.
+    """
     layers = _layers(network)
     for layer in layers:
         layer.enable_adapters(False)
@@ -77,17 +85,26 @@ def save_adapter(folder: Path, network: Any, base: ModelRef, card: ModelCard) ->
         config = copy(network.peft_config[_NAME])
         config.base_model_name_or_path = base.name.partition("@")[0] if "@" in base.name else base.folder or base.name
         config.inference_mode = True
-        config.save_pretrained(part)
         tensors = {
             f"base_model.model.{name.replace(f'.{_NAME}.', '.')}": tensor.detach().to("cpu", dtype).contiguous()
             for name, tensor in network.named_parameters()
             if ".lora_" in name
         }
+        if _word_vectors(network).requires_grad:
+            config.modules_to_save, config.ensure_weight_tying = [WORDS], True
+            words = _word_vectors(network).detach().to("cpu", dtype)
+            tensors |= {f"base_model.model.{key}": words.clone() for key in WORD_KEYS}
+        config.save_pretrained(part)
         save_file(tensors, part / ADAPTER_WEIGHTS, {"format": "pt", BASE_ID: base.weights_id})
         (part / ADAPTER_WEIGHTS).chmod(0o644)  # safetensors writes for its owner only
         (part / CARD_FILE).write_text(card_to_json(card), encoding="utf-8")
 
     write_whole_folder(folder, write)
+
+
+def _word_vectors(network: Any) -> Tensor:
+    vectors: Tensor = network.model.language_model.embed_tokens.weight
+    return vectors
 
 
 def _layers(network: Any) -> list[Any]:

@@ -128,6 +128,8 @@ class Recipe:
     """0: twice the rank."""
     lora_parts: tuple[str, ...] = ("language",)
     """Of language, merger and vision."""
+    lora_words: bool = False
+    """Train the word vectors too, as they are: for a base that never met the words of its task."""
     beta2: float = 0.999
     weight_decay: float = 0.1
     """Not of norms and biases."""
@@ -164,6 +166,8 @@ class Recipe:
             raise RecipeError("scenes has a share but scene_windows is 0; set scene_windows or scenes = 0")
         if self.lora_rank and not self.init:
             raise RecipeError("lora_rank tunes a model that is there; name it with init")
+        if self.lora_words and not self.lora_rank:
+            raise RecipeError("lora_words goes beside an adapter; set lora_rank, or leave it: all weights are trained")
         if self.weights and len(self.weights) != len(self.conversations):
             raise RecipeError(f"{len(self.weights)} weights for {len(self.conversations)} files of conversations")
         if not self.conversations and self.asked < 1:

@@ -126,7 +126,8 @@ def initial_network(recipe: Recipe, supply: Supply) -> Any:
     network = load_network(locate(find_model(recipe.init)), "cpu", "float32").requires_grad_(True).train()
     if not recipe.lora_rank:
         return network
-    return with_lora(network, recipe.lora_rank, recipe.lora_alpha or 2 * recipe.lora_rank, recipe.lora_parts)
+    alpha = recipe.lora_alpha or 2 * recipe.lora_rank
+    return with_lora(network, recipe.lora_rank, alpha, recipe.lora_parts, words=recipe.lora_words)
 
 
 def export(folder: Path, network: Any, tokenizer: Any, card: ModelCard, recipe: Recipe) -> None:

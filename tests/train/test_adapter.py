@@ -14,6 +14,7 @@ from transformers import Qwen2VLForConditionalGeneration
 from rsqa.engines.cards import CARDS, card_to_json, load_card
 from rsqa.engines.registry import find_model, load_engine, locate, open_model
 from rsqa.errors import ExitCode, ModelError, OutputError, RsqaError, UsageError
+from rsqa.models.adapter import WORD_KEYS
 from rsqa.models.loading import load_network
 from rsqa.tasks.question import YES_NO, Question
 from rsqa.testing import write_random_checkpoint
@@ -295,6 +296,58 @@ def test_an_adapter_over_an_adapter(base, saved, tmp_path):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=name)
 
 
+@pytest.fixture(scope="module")
+def with_words(base, tmp_path_factory):
+    """An adapter with word vectors of its own."""
+    folder = tmp_path_factory.mktemp("words") / "adapter"
+    network = trained(with_lora(network_of(base), 3, 6, words=True))
+    with torch.no_grad():
+        network.model.language_model.embed_tokens.weight.mul_(-0.5)
+    save_adapter(folder, network, find_model(str(base)), CARD)
+    return folder, network
+
+
+def test_word_vectors_are_trained_beside_it(base):
+    network = with_lora(network_of(base), 3, 6, words=True)
+    Reader(network)(*row(network))[0].logprob.sum().backward()
+    names = {name for name, weight in network.named_parameters() if weight.grad is not None}
+    assert names - {name for name in names if ".lora_" in name} == {"model.language_model.embed_tokens.weight"}
+
+
+def test_word_vectors_are_saved_and_merged_as_peft_does(base, with_words):
+    folder, network = with_words
+    ours, theirs = network_of(folder), oracle(base, folder)
+    for (name, a), (_, b) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6, msg=name)
+    assert ours.lm_head.weight is ours.model.language_model.embed_tokens.weight
+    assert torch.equal(theirs.lm_head.weight, ours.lm_head.weight)
+    assert not torch.equal(ours.lm_head.weight, network_of(base).lm_head.weight)
+    a, b = (Reader(each)(*row(each))[0].logprob for each in (network, ours))
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_an_adapter_over_one_with_word_vectors_leaves_them(with_words, tmp_path):
+    below = network_of(with_words[0])
+    save_adapter(tmp_path / "second", trained(with_lora(below, 2, 2), 1), find_model(str(with_words[0])), CARD)
+    words = [network_of(f).model.language_model.embed_tokens.weight for f in (with_words[0], tmp_path / "second")]
+    assert torch.equal(*words)
+
+
+def test_word_vectors_of_another_size_or_head_are_refused(with_words, tmp_path):
+    copy = tmp_path / "adapter"
+    copy.mkdir()
+    for path in with_words[0].iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    path = copy / "adapter_model.safetensors"
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+    tensors = load_file(path)
+    name = f"base_model.model.{WORD_KEYS[0]}"
+    for wrong in (tensors[name][:-1].clone(), tensors[name] + 1):
+        save_file(tensors | {name: wrong}, path, header)
+        refused(lambda: network_of(copy), "word vectors .*another base")
+
+
 def test_an_adapter_of_its_own(folder):
     edit(folder / "adapter_config.json", base_model_name_or_path=str(folder))
     refused(lambda: find_model(str(folder)), "its own base")
@@ -376,6 +429,7 @@ def test_a_folder_of_the_name_of_the_embedded_model(base, tmp_path):
         ({"use_rslora": True}, "use_rslora = True"),
         ({"alpha_pattern": {"q_proj": 2}}, "alpha_pattern"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"modules_to_save": ["embed_tokens"]}, "modules_to_save.*ensure_weight_tying"),
         ({"a_setting_of_tomorrow": "on"}, "a_setting_of_tomorrow"),
         ({"bias": "all"}, "more of its base"),
         ({"init_lora_weights": "pissa"}, "more of its base"),
