@@ -35,7 +35,7 @@ from rsqa.train.adapter import save_adapter, with_lora, without_lora
 from rsqa.train.checkpoint import Progress
 from rsqa.train.forward import FLOAT32_ATTENTION, Attention, Framed, Reader
 from rsqa.train.groups import Group, Sampler
-from rsqa.train.grpo_log import Sums, added, averages, evaluate, learning_sums, text_sums
+from rsqa.train.grpo_log import Sums, added, averages, evaluate, gain, learning_sums, text_sums
 from rsqa.train.grpo_loss import Clip, Judged, group_advantage, grpo_loss, parts, token_weights
 from rsqa.train.grpo_recipe import GrpoRecipe
 from rsqa.train.log import NOBODY, Log, Watcher
@@ -115,6 +115,16 @@ def train(
     steps = recipe.steps or ceil(recipe.epochs * len(prompts) / recipe.prompts)
     log = Log(out, watcher, begun, steps) if accelerator.is_main_process else None
     started = time.monotonic() - begun.seconds
+
+    def validate(step: int) -> None:
+        if not held:
+            return
+        found = evaluate(recipe, model.network, model.words, model.card, held, rank, ranks)
+        if log is not None:
+            log.write(step=step, validation=found.scores, right=found.right, samples=found.samples)
+
+    if not begun.step:
+        validate(0)
     stopped = False
     for step in range(begun.step, steps):
         if stopped:
@@ -130,25 +140,22 @@ def train(
         figures = averages(text_sums(collected, model.words) | learned)
         stopped = bool(accelerator.reduce(torch.tensor(int(watcher.stopped()), device=accelerator.device)))
         ending = done == steps or stopped
-        scores: dict[str, float] | None = None
-        if done % recipe.eval_every == 0 or done == steps:
-            right, samples = evaluate(recipe, model.network, model.words, model.card, held[rank::ranks])
-            scores = averages(right)
-        if log is None:
-            continue
         seconds = time.monotonic() - started
-        spent = seconds - begun.seconds
-        tokens = figures.get("length", 0.0) * recipe.group * recipe.prompts * (done - begun.step)
-        left = (steps - done) * spent / (done - begun.step)
-        watcher.step(done, steps, figures.get("loss", 0.0), tokens / spent, left)
-        log.write(step=done, **figures, lr=optimizer.param_groups[0]["lr"], seconds=seconds)
-        if scores is not None:
-            log.write(step=done, validation=scores, samples=samples)
-        if done % recipe.save_every == 0 or ending:
+        if log is not None:
+            spent = seconds - begun.seconds
+            tokens = figures.get("length", 0.0) * recipe.group * recipe.prompts * (done - begun.step)
+            left = (steps - done) * spent / (done - begun.step)
+            watcher.step(done, steps, figures.get("loss", 0.0), tokens / spent, left)
+            log.write(step=done, **figures, lr=optimizer.param_groups[0]["lr"], seconds=seconds)
+        if done % recipe.eval_every == 0 or done == steps:
+            validate(done)
+        if log is not None and (done % recipe.save_every == 0 or ending):
             with checkpoint.writing(out):
                 export(out / "model", model, recipe)
                 checkpoint.save(out, state, optimizer.state_dict(), Progress(done, seconds))
                 log.draw()
+    if log is not None and held and not stopped:
+        log.write(step=steps, gain=gain(out))
     accelerator.wait_for_everyone()
     return out / "model"
 

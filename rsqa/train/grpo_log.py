@@ -5,8 +5,11 @@ N texts, T tokens of the longest.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 from accelerate.utils import gather_object
@@ -17,6 +20,7 @@ from rsqa.engines.words import Words
 from rsqa.train.groups import Collected, writing_precision
 from rsqa.train.grpo_loss import Clip, Judged, k3, outside
 from rsqa.train.grpo_recipe import GrpoRecipe
+from rsqa.train.log import LOG_FILE
 from rsqa.train.prompts import OPEN, Prompt
 from rsqa.train.rewards import format_reward, is_right
 from rsqa.train.sampling import asked, write
@@ -72,21 +76,61 @@ def learning_sums(logprob: Tensor, judged: Judged, mask: Tensor, clip: Clip) -> 
     return sums
 
 
-def evaluate(
-    recipe: GrpoRecipe, network: Any, words: Words, card: ModelCard, held: Sequence[Prompt]
-) -> tuple[Sums, list[dict[str, str]]]:
-    """Greedy answers to prompts that are not learned from -> shares of right and malformed ones, and a few to look at.
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """How well held prompts are answered."""
 
-    Open prompts are not asked: what is right there only a judge could say.
-    """
-    asks = [asked(prompt, i, words, card) for i, prompt in enumerate(held) if prompt.answer_type != OPEN]
+    scores: dict[str, float]
+    """Shares of right and malformed answers, mean length."""
+    right: str
+    """A digit a held prompt, in order: 1 right, 0 wrong; `-` for an open one, which only a judge could tell."""
+    samples: list[dict[str, str]]
+    """A few to look at."""
+
+
+def evaluate(
+    recipe: GrpoRecipe, network: Any, words: Words, card: ModelCard, held: Sequence[Prompt], rank: int, ranks: int
+) -> Validation:
+    """Greedy answers to prompts that are not learned from, shared by all processes. Open prompts are not asked."""
+    own = [i for i in range(rank, len(held), ranks) if held[i].answer_type != OPEN]
+    asks = [asked(held[i], i, words, card) for i in own]
     written = write(network, words, asks, recipe.rows, recipe.max_new_tokens, precision=writing_precision(recipe))
     sums: Sums = {}
+    right: list[tuple[int, float]] = []
     samples = []
-    for ask, (row,) in zip(asks, written, strict=True):
+    for i, ask, (row,) in zip(own, asks, written, strict=True):
         text, prompt = words.decode(row.tokens), ask.prompt
-        right, malformed = float(is_right(text, prompt)), 1.0 - format_reward(text)
-        one = {"accuracy": right, f"accuracy {prompt.answer_type}": right, "malformed": malformed}
-        sums = added(sums, {name: (value, 1.0) for name, value in one.items()} | {"length": (len(row.tokens), 1.0)})
+        right.append((i, float(is_right(text, prompt))))
+        one = {name: right[-1][1] for name in ("accuracy", f"accuracy {prompt.answer_type}")}
+        one |= {"malformed": 1.0 - format_reward(text), "length": float(len(row.tokens))}
+        sums = added(sums, {name: (value, 1.0) for name, value in one.items()})
         samples.append({"question": prompt.question, "text": text, "answer": prompt.answer})
-    return sums, samples[:SHOWN]
+    told = dict(gather_object(right))
+    marks = "".join(f"{told[i]:.0f}" if i in told else "-" for i in range(len(held)))
+    return Validation(averages(sums), marks, samples[:SHOWN])
+
+
+def gain(run: Path) -> dict[str, float]:
+    """How many more held prompts are right at the end of a run than at its start; see `paired`."""
+    with (run / LOG_FILE).open(encoding="utf-8") as file:
+        told = [line["right"] for line in map(json.loads, file) if "right" in line]
+    return paired(told[0], told[-1]) if len(told[0]) == len(told[-1]) else {}  # resumed with others
+
+
+def paired(before: str, after: str) -> dict[str, float]:
+    """The same prompts answered twice (`Validation.right`) -> shares of right ones, and their difference.
+
+    Its 95 % interval is that of a mean of paired differences, each -1, 0 or 1. Empty for fewer than two prompts.
+    """
+    pairs = [(float(a), float(b)) for a, b in zip(before, after, strict=True) if a != "-"]
+    n = len(pairs)
+    if n < 2:
+        return {}
+    first, last = (sum(side) / n for side in zip(*pairs, strict=True))
+    difference = last - first
+    spread = sum((b - a - difference) ** 2 for a, b in pairs) / (n - 1)
+    half = 1.96 * (spread / n) ** 0.5
+    return {
+        "n": float(n), "before": first, "after": last, "difference": difference,
+        "low": difference - half, "high": difference + half,
+    }  # fmt: skip

@@ -22,6 +22,7 @@ from rsqa.testing import write_random_checkpoint
 from rsqa.train import grpo, rewards, sampling
 from rsqa.train.checkpoint import checkpoints
 from rsqa.train.grpo import train
+from rsqa.train.grpo_log import paired
 from rsqa.train.grpo_recipe import GrpoRecipe
 from rsqa.train.log import Watcher
 from rsqa.train.prompts import EXACT, OPEN, Prompt
@@ -164,9 +165,10 @@ def test_two_processes_share_the_prompts_of_a_step(tiny, planted, descent, tmp_p
     assert_same(weights(tmp_path / "two"), alone, rtol=0, atol=1e-5)
     one, two = (lines(tmp_path / name) for name in ("one", "two"))
     for line, other in zip(one, two, strict=True):
-        for key in line.keys() - {"seconds", "samples", "validation", "drawn"}:
+        for key in line.keys() - {"seconds", "samples", "validation", "right", "gain", "drawn"}:
             assert other[key] == pytest.approx(line[key], abs=2e-4), key
-        assert other.get("validation") == pytest.approx(line.get("validation"))
+        for key in ("validation", "right", "gain"):
+            assert other.get(key) == pytest.approx(line.get(key))
 
 
 @pytest.fixture
@@ -198,7 +200,7 @@ def test_bfloat16_learns_too(tiny, planted, another_precision, monkeypatch, tmp_
     assert measured
     assert all(now.dtype == torch.float32 and torch.equal(now, old) for now, old in measured)
     assert all(np.isfinite(line["loss"]) for line in lines(tmp_path) if "reward" in line)
-    assert lines(tmp_path)[0]["kl"] == pytest.approx(0, abs=1e-6)
+    assert lines(tmp_path)[1]["kl"] == pytest.approx(0, abs=1e-6)
 
 
 def test_equal_rewards_move_nothing(tiny, monkeypatch, tmp_path, init):
@@ -292,10 +294,13 @@ def test_the_model_is_ready_for_inference_and_the_log_shows_texts(tiny, planted,
     run(tiny, tmp_path)
     card = load_card(str(tmp_path / "model"))
     assert (card.name, card.prompt.reasoning, card.prompt.system) == ("tiny", True, "Think.")
-    (held,) = [line for line in lines(tmp_path) if line["step"] == 2 and "validation" in line]
+    before, held, last = [line for line in lines(tmp_path) if "validation" in line]
+    assert [line["step"] for line in (before, held, last)] == [0, 2, 4]
     assert held["validation"].keys() == {"accuracy", "accuracy 1", "length", "malformed"}
+    assert held["right"] == "00"
     assert held["samples"][0].keys() == {"question", "text", "answer"}
-    first = lines(tmp_path)[0]
+    assert lines(tmp_path)[-1]["gain"]["n"] == 2
+    first = lines(tmp_path)[1]
     assert first.keys() >= {"reward", "accuracy", "malformed", "skipped", "kl", "clipped", "entropy", "length", "norm"}
     assert first["kl"] == pytest.approx(0, abs=1e-6)  # the network is still its reference
     assert 0 < first["entropy"] < np.log(400)
@@ -320,6 +325,18 @@ def test_an_adapter_is_trained_and_its_base_is_the_reference(tiny, planted, tmp_
     assert kl[0] == pytest.approx(0, abs=1e-6)  # B begins at zero
     assert max(kl) > 0.001
     assert (tmp_path / "whole" / "model" / "adapter_model.safetensors").is_file()
+
+
+def test_a_gain_has_the_interval_of_paired_differences():
+    draw = np.random.default_rng(0)
+    before, after = (draw.integers(0, 2, 400) for _ in range(2))
+    told = paired("".join(map(str, before)) + "-", "".join(map(str, after)) + "-")
+    difference = after - before
+    half = 1.96 * difference.std(ddof=1) / 20
+    assert (told["n"], told["before"], told["after"]) == (400, before.mean(), after.mean())
+    assert told["low"] == pytest.approx(difference.mean() - half)
+    assert told["high"] == pytest.approx(difference.mean() + half)
+    assert paired("1-", "1-") == {}
 
 
 def test_init_must_reason(tiny, tmp_path):
