@@ -59,6 +59,15 @@ Out = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show the plan, as rsqa plan does.")]
 
 _TILES = "Tiles and pixels"
+Aoi = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Only the tiles that polygons of this file touch: GeoPackage, GeoJSON, Shapefile, … of any CRS.",
+        rich_help_panel=_TILES,
+        show_default=False,
+    ),
+]
 Bands = Annotated[
     str | None,
     typer.Option(

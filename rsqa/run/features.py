@@ -302,7 +302,7 @@ def cache_cost(root: Path, plan: Plan, engine: Engine) -> CacheCost:
     tile_bytes = {shape: _feature_bytes(plan, engine, shape) for shape in shapes}
     n_tiles = n_bytes = 0
     for planned in plan.sources:
-        missing = max(0, len(planned.grid) - Shelf(features_folder(root, plan, planned)).n_tiles())
+        missing = max(0, planned.n_tiles - Shelf(features_folder(root, plan, planned)).n_tiles())
         n_tiles, n_bytes = n_tiles + missing, n_bytes + missing * tile_bytes[planned.chip_shape]
     there = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.is_dir())
     cost = CacheCost(root, n_tiles, n_bytes, shutil.disk_usage(there).free)

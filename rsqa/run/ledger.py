@@ -174,7 +174,7 @@ class Ledger:
             out=out,
             exit_code=self._exit_code(plan, summary, stop),
             plan_id=plan.plan_id,
-            n_tiles=sum(len(planned.grid) for planned in plan.sources),
+            n_tiles=sum(planned.n_tiles for planned in plan.sources),
             n_parts=len(parts),
             parts_resumed=len(parts) - self._todo,
             tiles_by_status=summary.tiles if summary else {},

@@ -114,7 +114,7 @@ def plan(request: Request) -> PlanReport:
         sources=tuple(
             SourceSummary(
                 name=p.source.name, width=p.source.width, height=p.source.height, crs=crs_label(p.source.crs_wkt) or "",
-                gsd_m=p.source.gsd_m, tiles=len(p.grid),
+                gsd_m=p.source.gsd_m, tiles=p.n_tiles,
             )
             for p in made.sources
         ),

@@ -18,6 +18,7 @@ from typing import Any
 import rsqa
 from rsqa.engines.registry import ModelRef
 from rsqa.errors import PlanMismatch, SourceChanged
+from rsqa.raster.chosen import ChosenBlocks, Run, chosen_blocks, count, packed
 from rsqa.raster.grid import Block, BlockGrid, TileGrid, block_grid
 from rsqa.raster.read import level_grid
 from rsqa.raster.source import RasterSource
@@ -26,7 +27,7 @@ from rsqa.sinks.tiling import TiledSource
 from rsqa.tasks.question import Question
 from rsqa.tasks.task import Ask, Task, row_questions, task_from_json, task_to_json
 
-PLAN_FORMAT = 3
+PLAN_FORMAT = 4
 """Of plan.json and sources.parquet."""
 FORMAT = 1
 """Of what makes a row, see `Plan.processing_id`."""
@@ -47,11 +48,18 @@ class PlannedSource:
     """Overview that is read: 1 the full resolution, 4 a quarter of it."""
     whole: bool = False
     """A small source that is one tile of its own size: never cut, never padded."""
+    chosen: tuple[Run, ...] | None = None
+    """The tiles that the run is about; None: all."""
 
     @property
     def grid(self) -> TileGrid:
         """The tiles in pixels of the source."""
         return TileGrid(self.source.height, self.source.width, self.tile_px)
+
+    @property
+    def n_tiles(self) -> int:
+        """Tiles that the run is about."""
+        return len(self.grid) if self.chosen is None else count(self.chosen)
 
     @property
     def level_grid(self) -> TileGrid:
@@ -74,7 +82,8 @@ class PlannedSource:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, one level of them for the source's and its own."""
-        return {"tile_px": self.tile_px, "factor": self.factor, "whole": self.whole, **self.source.to_json()}
+        own = {"tile_px": self.tile_px, "factor": self.factor, "whole": self.whole, "chosen": self.chosen}
+        return {**own, **self.source.to_json()}
 
     @property
     def cut(self) -> dict[str, Any]:
@@ -102,6 +111,8 @@ class Plan:
     """Tiles through the model at once."""
     part_tiles: int
     """Tiles in a part, about."""
+    aoi: str | None = None
+    """Digest of the area whose tiles are asked; None: all are."""
     task: Task = Ask()  # noqa: RUF009 frozen and without fields
     failed: tuple[tuple[str, str], ...] = ()
     """(name, why) of sources that were left out when the run was last begun."""
@@ -127,6 +138,7 @@ class Plan:
             "device_type": self.device_type,
             "batch": self.batch,
             "part_tiles": self.part_tiles,
+            "aoi": self.aoi,
             "failed": self.failed,
         }
 
@@ -145,6 +157,7 @@ class Plan:
             device_type=raw["device_type"],
             batch=raw["batch"],
             part_tiles=raw["part_tiles"],
+            aoi=raw["aoi"],
             task=task_from_json(raw["task"]),
             failed=tuple((name, why) for name, why in raw["failed"]),
         )
@@ -261,11 +274,12 @@ class Part:
     """(index of the source, numbers of its blocks) in order."""
 
 
-def blocks(planned: PlannedSource, most_tiles: int) -> BlockGrid:
+def blocks(planned: PlannedSource, most_tiles: int) -> BlockGrid | ChosenBlocks:
     """The blocks of a source, of at most so many tiles. UsageError when a single tile is too large to be read."""
     source, factor = planned.source, planned.factor
     layout = source.level(factor).layout
-    return block_grid(planned.level_grid, layout, bytes_per_px=source.bytes_per_px, max_tiles=most_tiles)
+    whole = block_grid(planned.level_grid, layout, bytes_per_px=source.bytes_per_px, max_tiles=most_tiles)
+    return whole if planned.chosen is None else chosen_blocks(whole, planned.chosen)
 
 
 def part_key(planned: PlannedSource) -> tuple[str, tuple[int, int]]:
@@ -280,6 +294,16 @@ class _Span:
     first: int
     last: int
     n_parts: int
+    blocks: range | None = None
+    """Of one part of one source, where its blocks differ too much in size to be shared out evenly."""
+
+
+def _spans(index: int, n_tiles: int, blocks: BlockGrid | ChosenBlocks, part_tiles: int) -> Iterator[_Span]:
+    """The parts of a source that is too large for one."""
+    if isinstance(blocks, BlockGrid):
+        yield _Span(index, index + 1, min(ceil(n_tiles / part_tiles), len(blocks)))
+    else:
+        yield from (_Span(index, index + 1, 1, numbers) for numbers in packed(blocks, part_tiles))
 
 
 class Parts:
@@ -294,12 +318,12 @@ class Parts:
         for _, run in groupby(range(len(plan.sources)), key=lambda index: part_key(plan.sources[index])):
             first, last, held = 0, 0, 0  # the small sources gathered so far, and their tiles
             for index in run:
-                tiles = len(plan.sources[index].grid)
+                tiles = plan.sources[index].n_tiles
                 if held and held + tiles > plan.part_tiles:
                     yield _Span(first, last, 1)
                     held = 0
                 if tiles > plan.part_tiles:
-                    yield _Span(index, index + 1, min(ceil(tiles / plan.part_tiles), len(self._block_grids[index])))
+                    yield from _spans(index, tiles, self._block_grids[index], plan.part_tiles)
                     continue
                 first = first if held else index
                 last, held = index + 1, held + tiles
@@ -318,7 +342,7 @@ class Parts:
         shares = []
         for source in range(span.first, span.last):
             n_blocks = len(self._block_grids[source])
-            shares.append((source, range(k * n_blocks // n, (k + 1) * n_blocks // n)))
+            shares.append((source, span.blocks or range(k * n_blocks // n, (k + 1) * n_blocks // n)))
         return Part(number, tuple(shares))
 
     def block(self, source: int, number: int) -> Block:

@@ -15,6 +15,8 @@ from rsqa.engines.batching import half, ladder
 from rsqa.engines.registry import ModelRef, choose_device, choose_dtype, find_model, load_engine
 from rsqa.engines.sizing import default_batch
 from rsqa.errors import InputError, ModelError, OutOfMemory, PlanMismatch, SourceRefused, UsageError
+from rsqa.raster.area import Area, read_area, touched_tiles
+from rsqa.raster.chosen import count
 from rsqa.raster.folders import Listing, expand, gather
 from rsqa.raster.read import choose_level
 from rsqa.raster.source import RasterSource, damage, open_source, open_sources
@@ -68,6 +70,7 @@ class Request:
     allow_mixed: bool = False
     part_tiles: int | None = None
     cache_features: Path | None = None
+    aoi: Path | None = None
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -107,16 +110,19 @@ class Draft:
     device: str
     dtype: str
     notes: tuple[str, ...]
+    aoi: str | None = None
+    """Digest of the area asked for."""
 
     @property
     def n_tiles(self) -> int:
         """Over all sources."""
-        return sum(len(planned.grid) for planned in self.sources)
+        return sum(planned.n_tiles for planned in self.sources)
 
 
 def draft(request: Request) -> Draft:
     """Open what is asked for. Raises InputError when no source can be read, ModelError without a model."""
     device = choose_device(request.device)
+    area = read_area(str(request.aoi)) if request.aoi else None
     listing = _listed(request)
     opened, failed = _opened(request, listing)
     if not opened:
@@ -126,6 +132,8 @@ def draft(request: Request) -> Draft:
     model = _taught(found, request)
     _check_reasoning(request, model)
     planned = [_cut(source, request, model) for source in opened]
+    if area is not None:
+        planned = _within(area, planned)
     if request.task.chips:  # alike ones together: they share parts and batches
         places = {key: place for place, key in enumerate(dict.fromkeys(map(part_key, planned)))}
         planned.sort(key=lambda source: places[part_key(source)])
@@ -136,7 +144,8 @@ def draft(request: Request) -> Draft:
         model=model,
         device=device,
         dtype=choose_dtype(request.dtype, device),
-        notes=(*listing.notes, *_remarks(opened), *_misfits(planned, request, model)),
+        notes=(*listing.notes, *_remarks(opened), *_left_aside(opened, planned), *_misfits(planned, request, model)),
+        aoi=None if area is None else area.digest,
     )
 
 
@@ -153,8 +162,8 @@ def _opened(request: Request, listing: Listing) -> tuple[list[RasterSource], lis
     bands = tuple(request.bands.split(",")) if request.bands else None
     if request.task.chips:
         for (_, name), found in zip(listing.files, open_sources(listing.files, bands), strict=True):
-            if isinstance(found, RasterSource) and request.gsd_m is not None and not found.placed:
-                found = SourceRefused(f"{name!r} has no place on the ground, so --gsd can't be met; leave it out")
+            if isinstance(found, RasterSource) and not found.placed and (unmet := _needs_place(request)):
+                found = SourceRefused(f"{name!r} has no place on the ground, so {unmet} can't be met; leave it out")
             if isinstance(found, RasterSource):
                 opened.append(found)
             else:  # also where --bands does not fit: one such file is no reason to give up the folder
@@ -166,6 +175,25 @@ def _opened(request: Request, listing: Listing) -> tuple[list[RasterSource], lis
         except InputError as error:
             failed.append((name, error))
     return opened, failed
+
+
+def _needs_place(request: Request) -> str | None:
+    """What was asked that a source without a place on the ground can't have."""
+    return "--gsd" if request.gsd_m is not None else "--aoi" if request.aoi is not None else None
+
+
+def _within(area: Area, planned: Sequence[PlannedSource]) -> list[PlannedSource]:
+    """What the area touches of each source; SourceRefused when it touches none."""
+    chosen = ((p, touched_tiles(area, p.source, p.tile_px)) for p in planned)
+    kept = [replace(p, chosen=None if count(runs) == len(p.grid) else runs) for p, runs in chosen if runs]
+    if not kept:
+        raise SourceRefused(f"--aoi {area.path!r} touches none of {len(planned):,} sources; is it of another place?")
+    return kept
+
+
+def _left_aside(opened: Sequence[RasterSource], planned: Sequence[PlannedSource]) -> list[str]:
+    beside = len(opened) - len(planned)
+    return [f"outside of --aoi, so not asked: {beside:,} of {len(opened):,} sources"] if beside else []
 
 
 def _taught(model: ModelRef, request: Request) -> ModelRef:
@@ -267,6 +295,7 @@ def settle(request: Request, drafted: Draft, stored: Plan | None) -> Plan:
         device_type=drafted.device.partition(":")[0],
         batch=stored.batch if stored and (asked is None or stored.batch in ladder(asked)) else asked or 1,
         part_tiles=request.part_tiles or (stored.part_tiles if stored else 1),
+        aoi=drafted.aoi,
         task=request.task,
         failed=tuple((printable(name), printable(str(error))) for name, error in drafted.failed),
     )

@@ -26,6 +26,7 @@ SCHEMA = pa.schema(
         "tile_px": pa.int32(),
         "factor": pa.int32(),
         "whole": pa.bool_(),
+        "chosen": pa.list_(pa.list_(pa.int32())),
         "path": pa.string(),
         "driver": pa.string(),
         "width": pa.int64(),
@@ -48,7 +49,7 @@ SCHEMA = pa.schema(
         "notes": pa.list_(pa.string()),
     }
 )
-"""The fields of `RasterSource`; `tile_px`, `factor` and `whole` of `PlannedSource`."""
+"""The fields of `RasterSource`; `tile_px`, `factor`, `whole` and `chosen` of `PlannedSource`."""
 ROWS = 1024
 """Sources that are Python dictionaries at once."""
 
@@ -66,6 +67,9 @@ def read_sources(path: Path) -> tuple[PlannedSource, ...]:
         return tuple(_planned(**row) for batch in batches for row in batch.cast(SCHEMA).to_pylist())
 
 
-def _planned(tile_px: int, factor: int, whole: bool, crs_wkt: str, **source: Any) -> PlannedSource:
+def _planned(
+    tile_px: int, factor: int, whole: bool, chosen: list[list[int]] | None, crs_wkt: str, **source: Any
+) -> PlannedSource:
     one_of_many = intern(crs_wkt)  # sources have few CRSs, each of kilobytes
-    return PlannedSource(RasterSource.from_json({**source, "crs_wkt": one_of_many}), tile_px, factor, whole)
+    runs = None if chosen is None else tuple((row, start, end) for row, start, end in chosen)
+    return PlannedSource(RasterSource.from_json({**source, "crs_wkt": one_of_many}), tile_px, factor, whole, runs)

@@ -68,6 +68,21 @@ def test_every_tile_is_in_exactly_one_part(sizes, tile_px, part_tiles):
         parts[len(parts)]
 
 
+@given(
+    chosen=st.lists(st.sets(st.tuples(st.integers(0, 6), st.integers(0, 5)), min_size=1), min_size=1, max_size=4),
+    part_tiles=st.integers(1, 20),
+)
+def test_every_chosen_tile_is_in_exactly_one_part(chosen, part_tiles):
+    made = plan(*(source(f"{i}.tif", 700, 600) for i in range(len(chosen))), tile_px=100, part_tiles=part_tiles)
+    runs = [tuple((row, col, col + 1) for row, col in sorted(tiles)) for tiles in chosen]
+    made = replace(made, sources=tuple(replace(p, chosen=r) for p, r in zip(made.sources, runs, strict=True)))
+    parts, seen = Parts(made), Counter()
+    for number in range(len(parts)):
+        assert 0 < parts.n_tiles(number) <= part_tiles
+        seen.update((s, t) for s, blocks in parts[number].blocks for b in blocks for t in parts.block(s, b).tiles())
+    assert seen == Counter((s, tile) for s, tiles in enumerate(chosen) for tile in tiles)
+
+
 def test_small_sources_share_a_part_and_large_ones_are_cut():
     small = [source(f"{i}.tif", 400, 400) for i in range(10)]
     assert len(Parts(plan(*small, part_tiles=4))) == 3
@@ -95,6 +110,8 @@ def full(name: str) -> RasterSource:
 
 def test_a_stored_plan_comes_back_whole(tmp_path):
     made = plan(source("a.tif", 1000, 900), full("dir/b.tif"), source("c.tif", 50, 60, UTM[1]))
+    chosen = replace(made.sources[0], chosen=((0, 1, 3), (2, 0, 1)))
+    made = replace(made, sources=(chosen, *made.sources[1:]), aoi="0123456789abcdef")
     write_plan(tmp_path, made)
     again = read_plan(tmp_path)
     assert again == made
@@ -112,7 +129,7 @@ def test_nodata_survives_to_the_last_bit(tmp_path, nodata):
 
 
 def test_the_table_holds_every_field_of_a_source():
-    columns = {f.name for f in fields(RasterSource)} | {"tile_px", "factor", "whole"}
+    columns = {f.name for f in fields(RasterSource)} | {"tile_px", "factor", "whole", "chosen"}
     assert set(SCHEMA.names) == columns
 
 
