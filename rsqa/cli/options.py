@@ -72,7 +72,26 @@ Bands = Annotated[
     str | None,
     typer.Option(
         metavar="LIST",
-        help="Bands shown as red, green, blue: numbers as 4,3,2 or colour names; by default read from the file.",
+        help="Bands shown as red, green, blue: numbers as 4,3,2, colours, or names that they have in the file, as "
+        "B04,B03,B02; by default read from the file.",
+        rich_help_panel=_TILES,
+        show_default=False,
+    ),
+]
+MaskBand = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BAND",
+        help="Band of classes such as cloud, by number or name; then no overviews are read.",
+        rich_help_panel=_TILES,
+        show_default=False,
+    ),
+]
+MaskValues = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST",
+        help="Pixels with one of these numbers in --mask-band are not valid, as 3,8,9,10.",
         rich_help_panel=_TILES,
         show_default=False,
     ),

@@ -97,16 +97,18 @@ def read_raw(source: RasterSource, window: Window, factor: int) -> RawPixels | N
     """
     dataset = _HANDLES.get(source, factor)
     area = rasterio.windows.Window(window.col, window.row, window.width, window.height)  # columns first
-    indexes = [*source.bands, source.alpha_band] if source.alpha_band else [*source.bands]
+    indexes = [*source.bands, *(band for band in (source.alpha_band, source.mask_band) if band is not None)]
     flags: list[NDArray[np.bool_]] = []
     if source.mask == "mask":
         flags.append(dataset.read_masks(source.bands[0], window=area) != 0)
         if not flags[0].any():
             return None
     pixels = dataset.read(indexes, out=zeros((len(indexes), window.height, window.width), source.dtype), window=area)
-    if source.alpha_band:
-        flags.append(pixels[-1] != 0)
-        pixels = pixels[:-1]
+    if source.mask_band is not None:
+        flags.append(~np.isin(pixels[-1], source.mask_values))
+    if source.alpha_band is not None:
+        flags.append(pixels[len(source.bands)] != 0)
+    pixels = pixels[: len(source.bands)]
     if source.nodata is not None:
         flags.append(_differs(pixels, source.nodata))
     if pixels.dtype.kind == "f":
@@ -139,7 +141,10 @@ def palette(source: RasterSource) -> NDArray[np.uint8]:
 
 
 def block_table(source: RasterSource, factor: int) -> BlockTable | None:
-    """Where a level's file blocks lie, of the bands that are read; None for VRT, /vsi and files without a table."""
+    """Where a level's file blocks lie, of the bands that are shown and then of the mask band.
+
+    None for VRT, /vsi and files without a table.
+    """
     if source.blocks is None:
         return None
     level = source.level(factor)
@@ -149,7 +154,7 @@ def block_table(source: RasterSource, factor: int) -> BlockTable | None:
         raise SourceChanged(f"{source.name!r} is gone or was replaced: {error}") from error
     if table is None or len(table.offsets) == 1:
         return table
-    planes = [band - 1 for band in source.bands]
+    planes = [band - 1 for band in (*source.bands, *([source.mask_band] if source.mask_band else []))]
     return replace(table, offsets=table.offsets[planes], counts=table.counts[planes])
 
 

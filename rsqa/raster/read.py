@@ -203,7 +203,7 @@ def _read(source: RasterSource, table: BlockTable | None, window: Window, factor
     if table is None:
         return read_raw(source, window, factor)
     part = table.touched(window)
-    sparse = np.logical_and.reduce(part.sparse, axis=0)  # (rows, cols) of blocks
+    sparse = np.logical_and.reduce(part.sparse[: len(source.bands)], axis=0)  # (rows, cols) of blocks
     if sparse.all():
         return None
     raw = read_raw(source, window, factor)

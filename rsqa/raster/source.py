@@ -23,7 +23,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from rsqa.errors import InputError, SourceChanged, SourceRefused, UsageError
-from rsqa.raster.bands import band_name, choose_bands
+from rsqa.raster.bands import Masked, band_name, choose_bands, named_band
 from rsqa.raster.grid import Layout, Window
 from rsqa.raster.ground import Transform, ground_rings, place
 from rsqa.raster.opening import PICTURES, Opening, check_limits, inspect, whole_png
@@ -105,6 +105,9 @@ class RasterSource:
     """None where there is no block table to look at (VRT, /vsi)."""
     notes: tuple[str, ...] = ()
     """Sentences that the user should read."""
+    mask_band: int | None = None
+    """1-based; pixels in which it has one of `mask_values` are not valid."""
+    mask_values: tuple[int, ...] = ()
 
     @property
     def placed(self) -> bool:
@@ -131,7 +134,8 @@ class RasterSource:
     @property
     def bytes_per_px(self) -> int:
         """Raw bytes that one pixel costs when it is read, its mask included."""
-        return np.dtype(self.dtype).itemsize * (len(self.bands) + (self.mask == "alpha")) + (self.mask == "mask")
+        n_bands = len(self.bands) + (self.alpha_band is not None) + (self.mask_band is not None)
+        return np.dtype(self.dtype).itemsize * n_bands + (self.mask == "mask")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for json.dumps; NaN as text."""
@@ -154,6 +158,7 @@ class RasterSource:
                 "acquired": datetime.fromisoformat(values["acquired"]) if values["acquired"] else None,
                 "blocks": BlockFacts(**values["blocks"]) if values["blocks"] else None,
                 "notes": tuple(values["notes"]),
+                "mask_values": tuple(values["mask_values"]),
             }
         )
 
@@ -179,25 +184,27 @@ def gdal_env(*, sidecars: bool) -> dict[str, Any]:
     }
 
 
-def open_source(path: str, *, name: str, bands: tuple[str, ...] | None = None, chips: bool = False) -> RasterSource:
+def open_source(
+    path: str, *, name: str, bands: tuple[str, ...] | None = None, masked: Masked | None = None, chips: bool = False
+) -> RasterSource:
     """Describe a raster from its header.
 
     path: a local file, or a /vsi path that the user typed. name: how the run calls it. bands: what --bands said.
     chips: JPEG, PNG, WEBP and JPEG 2000 are taken, too, and what has no place on the ground.
-    SourceMissing, or SourceRefused with the reason and what to do; UsageError when --bands does not fit.
+    SourceMissing, or SourceRefused with the reason and what to do; UsageError when bands asked for are not there.
     """
     with unplaced_unsaid():
-        return _open(path, name, bands, chips)
+        return _open(path, name, bands, masked, chips)
 
 
 def open_sources(
-    files: Sequence[tuple[str, str]], bands: tuple[str, ...] | None
+    files: Sequence[tuple[str, str]], bands: tuple[str, ...] | None, masked: Masked | None = None
 ) -> Iterator[RasterSource | InputError | UsageError]:
     """`open_source` of many chips, several at a time: (path, name) of each -> it, or why it is left out, in order."""
 
     def try_open(file: tuple[str, str]) -> RasterSource | InputError | UsageError:
         try:
-            return _open(*file, bands, chips=True)
+            return _open(*file, bands, masked, chips=True)
         except (InputError, UsageError) as error:
             return error
 
@@ -216,7 +223,7 @@ def unplaced_unsaid() -> Iterator[None]:
         yield
 
 
-def _open(path: str, name: str, bands: tuple[str, ...] | None, chips: bool) -> RasterSource:
+def _open(path: str, name: str, bands: tuple[str, ...] | None, masked: Masked | None, chips: bool) -> RasterSource:
     opening = inspect(path, name)
     if opening.driver in PICTURES.values() and not chips:
         raise SourceRefused(
@@ -230,7 +237,7 @@ def _open(path: str, name: str, bands: tuple[str, ...] | None, chips: bool) -> R
             rasterio.Env(**gdal_env(sidecars=bool(opening.sidecars))),
             rasterio.open(opening.path, driver=opening.driver) as dataset,
         ):
-            return _describe(dataset, opening, name, bands, chips)
+            return _describe(dataset, opening, name, bands, masked, chips)
     except GDAL_ERRORS as error:
         raise SourceRefused(f"{name!r} can't be opened: {' '.join(str(error).split())}") from error
 
@@ -249,16 +256,22 @@ def check_unchanged(source: RasterSource) -> None:
 
 
 def _describe(
-    dataset: DatasetReader, opening: Opening, name: str, wanted: tuple[str, ...] | None, chips: bool
+    dataset: DatasetReader,
+    opening: Opening,
+    name: str,
+    wanted: tuple[str, ...] | None,
+    masked: Masked | None,
+    chips: bool,
 ) -> RasterSource:
     dtype = _checked_dtype(dataset, name)
     crs_wkt, transform, gsd_m = _place_if_any(dataset, name) if chips else place(dataset, name)
     colours = [colour.name for colour in dataset.colorinterp]
     try:
-        bands = choose_bands(colours, dataset.descriptions, wanted)
+        mask_band = named_band("--mask-band", masked.band, colours, dataset.descriptions) if masked else None
+        bands = choose_bands(colours, dataset.descriptions, wanted, mask_band)
     except ValueError as error:
         problem = f"{name!r}: {error}"
-        raise (UsageError if wanted else SourceRefused)(problem) from None
+        raise (UsageError if wanted or masked else SourceRefused)(problem) from None
     mask, alpha_band, nodata = _validity(dataset, bands, dtype, name)
     return RasterSource(
         name=name,
@@ -276,12 +289,14 @@ def _describe(
         crs_wkt=crs_wkt,
         transform=transform,
         gsd_m=gsd_m,
-        levels=_levels(dataset, opening),
+        levels=_levels(dataset, opening)[: 1 if masked else None],  # overviews may hold averages of its numbers
         acquired=_acquired(dataset),
         fingerprint=opening.fingerprint() or _remote_fingerprint(dataset),
         sidecars=bool(opening.sidecars),
         blocks=_block_facts(opening),
         notes=opening.notes,
+        mask_band=mask_band,
+        mask_values=masked.values if masked else (),
     )
 
 

@@ -88,7 +88,8 @@ class PlannedSource:
     @property
     def cut(self) -> dict[str, Any]:
         """What a tile's pixels depend on, beside the file: chips of any size are shown in the same way, whole."""
-        return {"tile_px": None if self.whole else self.tile_px, "factor": self.factor}
+        masked = [self.source.mask_band, self.source.mask_values]
+        return {"tile_px": None if self.whole else self.tile_px, "factor": self.factor, "masked": masked}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

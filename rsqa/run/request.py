@@ -16,6 +16,7 @@ from rsqa.engines.registry import ModelRef, choose_device, choose_dtype, find_mo
 from rsqa.engines.sizing import default_batch
 from rsqa.errors import InputError, ModelError, OutOfMemory, PlanMismatch, SourceRefused, UsageError
 from rsqa.raster.area import Area, read_area, touched_tiles
+from rsqa.raster.bands import asked_mask
 from rsqa.raster.chosen import count
 from rsqa.raster.folders import Listing, expand, gather
 from rsqa.raster.read import choose_level
@@ -51,6 +52,8 @@ class Request:
     exclude: tuple[str, ...] = ()
     out: Path | None = None
     bands: str | None = None
+    mask_band: str | None = None
+    mask_values: str | None = None
     tile_px: int | None = TILE_PX
     """None: that many for mosaics, and chips are shown whole."""
     gsd_m: float | None = None
@@ -160,8 +163,9 @@ def _opened(request: Request, listing: Listing) -> tuple[list[RasterSource], lis
     opened: list[RasterSource] = []
     failed: list[tuple[str, InputError]] = []
     bands = tuple(request.bands.split(",")) if request.bands else None
+    mask = asked_mask(request.mask_band, request.mask_values)
     if request.task.chips:
-        for (_, name), found in zip(listing.files, open_sources(listing.files, bands), strict=True):
+        for (_, name), found in zip(listing.files, open_sources(listing.files, bands, mask), strict=True):
             if isinstance(found, RasterSource) and not found.placed and (unmet := _needs_place(request)):
                 found = SourceRefused(f"{name!r} has no place on the ground, so {unmet} can't be met; leave it out")
             if isinstance(found, RasterSource):
@@ -171,7 +175,7 @@ def _opened(request: Request, listing: Listing) -> tuple[list[RasterSource], lis
         return opened, failed
     for path, name in listing.files:
         try:
-            opened.append(open_source(path, name=name, bands=bands))
+            opened.append(open_source(path, name=name, bands=bands, masked=mask))
         except InputError as error:
             failed.append((name, error))
     return opened, failed

@@ -47,6 +47,8 @@ SCHEMA = pa.schema(
         "sidecars": pa.bool_(),
         "blocks": _BLOCKS,
         "notes": pa.list_(pa.string()),
+        "mask_band": pa.int32(),
+        "mask_values": pa.list_(pa.int64()),
     }
 )
 """The fields of `RasterSource`; `tile_px`, `factor`, `whole` and `chosen` of `PlannedSource`."""

@@ -15,6 +15,7 @@ from rasterio.enums import ColorInterp, Resampling
 from truth_rasters import TILED, UTM, places, read_all
 
 from rsqa.errors import SourceChanged
+from rsqa.raster.bands import Masked
 from rsqa.raster.grid import Block, TileGrid, block_grid
 from rsqa.raster.raw import block_table
 from rsqa.raster.read import choose_level, read_block, shown
@@ -212,6 +213,39 @@ def test_chosen_bands_are_read_in_their_order(write):
     source = open_source(write(pixels), name="a.tif", bands=("6", "2", "1"))
     found, grid = read_all(source, 100)
     assert_chips_equal(found, grid, pixels[[5, 1, 0]])
+
+
+# ---- the mask band
+
+
+@pytest.mark.parametrize("profile", [TILED, TILED | {"interleave": "band"}], ids=["pixel", "planar"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_pixels_with_a_masked_class_are_not_valid(write, profile, dtype):
+    pixels = np.concatenate([places(500, 600), np.random.default_rng(0).integers(0, 12, (1, 500, 600), np.uint8)])
+    path = write(pixels.astype(dtype), photometric="minisblack", nodata=None, **profile)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.build_overviews([2], rasterio.enums.Resampling.average)
+    source = open_source(path, name="a.tif", masked=Masked("4", (3, 8, 9)))
+    assert source.overviews == ()  # the mean of water and cloud is neither
+    found, grid = read_all(source, 200, stretch=Stretch() if dtype == np.uint8 else fixed_stretch("0,255"))
+    assert_masked(found, grid, pixels[:3], ~np.isin(pixels[3], (3, 8, 9)))
+
+
+def test_an_absent_block_of_the_mask_band_is_zeros_and_a_broken_one_an_error(write):
+    pixels = np.concatenate([np.full((3, 512, 512), 7, np.uint8), np.full((1, 512, 512), 4, np.uint8)])
+    path = write(pixels, photometric="minisblack", interleave="band", **TILED)
+    directory = read_directories(path)[0]
+    table = read_block_table(path, directory)
+    sizes, offsets = directory.entries[325], directory.entries[324]
+    for entry, block in ((sizes, 12), (offsets, 12), (sizes, 15)):  # absent: neither; broken: a place without a size
+        assert (entry.type, entry.count, table.offsets.size) == (4, 16, 16)
+        patch(path, entry.start + 4 * block, bytes(4))
+    source = open_source(path, name="a.tif", masked=Masked("4", (0,)))
+    found, _ = read_all(source, 256, stretch=Stretch())
+    shares = {tile: (valid_frac, error) for tile, (_, _, valid_frac, error) in found.items()}
+    assert shares[0, 0] == (0.0, None)
+    assert shares[0, 1] == shares[1, 0] == (1.0, None)
+    assert shares[1, 1][1] == "block_unreadable"
 
 
 # ---- overviews

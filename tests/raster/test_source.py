@@ -21,6 +21,7 @@ from rasterio.transform import from_origin
 from truth_rasters import TILED, UTM, places, read_all
 
 from rsqa.errors import InputError, SourceChanged, SourceMissing, SourceRefused, UsageError
+from rsqa.raster.bands import Masked, asked_mask
 from rsqa.raster.folders import expand
 from rsqa.raster.grid import TileGrid, Window
 from rsqa.raster.read import choose_level
@@ -139,6 +140,36 @@ def test_bands_on_request(write):
     assert opened(path, bands=("4", "3", "2")).bands == (4, 3, 2)
     assert opened(path, bands=("nir", "red", "green")).bands == (4, 3, 2)
     assert opened(path, bands=("NIR",)).band_names == ("B08",)
+
+
+def test_bands_by_the_names_that_they_have_in_the_file(write):
+    path = write(np.ones((4, 20, 20), np.uint16), photometric="minisblack")
+    with rasterio.open(path, "r+") as dataset:
+        dataset.descriptions = ("B2, central wavelength 490 nm", "B3", "B8A", "Scene Classification")
+    assert opened(path, bands=("b8a", "B03", "B02")).bands == (3, 2, 1)
+    source = opened(path, masked=Masked("scene classification", (3, 8)))
+    assert (source.bands, source.mask_band, source.mask_values) == ((1, 2, 3), 4, (3, 8))
+    with pytest.raises(UsageError, match="--bands asks for 'B08', it has 1 B2, central"):
+        opened(path, bands=("B08", "B03", "B02"))
+    with pytest.raises(UsageError, match="--mask-band asks for 'SCL', it has 1 B2, central"):
+        opened(path, masked=Masked("SCL", (3,)))
+
+
+def test_the_mask_band_is_shown_only_when_asked_for(write):
+    path = write(np.ones((2, 20, 20), np.uint8))
+    assert opened(path, masked=Masked("1", (0,))).bands == (2,)
+    assert opened(path, masked=Masked("1", (0,)), bands=("1",)).bands == (1,)
+
+
+@pytest.mark.parametrize(
+    ("band", "values", "said"),
+    [("SCL", None, "go together"), (None, "3", "go together"), ("SCL", "", "together"), ("SCL", "3,cloud", "cloud")],
+)
+def test_half_a_mask_is_refused(band, values, said):
+    with pytest.raises(UsageError, match=said):
+        asked_mask(band, values)
+    assert asked_mask(None, None) is None
+    assert asked_mask("SCL", "9, 3,3") == Masked("SCL", (3, 9))
 
 
 @pytest.mark.parametrize("bands", [("5", "1", "2"), ("0",), ("swir",), ("1", "2"), ("",)])

@@ -101,6 +101,7 @@ def full(name: str) -> RasterSource:
     """Every field that may be empty is filled."""
     return replace(
         source(name, 5000, 7000), bands=(4, 3, 1), band_names=("red", "grün", "b1"), mask="alpha", alpha_band=5,
+        mask_band=7, mask_values=(3, 8, 9),
         nodata=-9999.5, acquired=datetime(2024, 5, 6, 7, 8, 9, 120, tzinfo=UTC), sidecars=True,
         blocks=BlockFacts(1 << 40, 1, 2, 3), notes=("one", "two"), gsd_m=1 / 3,
         transform=(1 / 3, 1e-9, 5e5, 0.0, -0.1, 5e6),
