@@ -43,6 +43,14 @@ Exclude = Annotated[
     list[str] | None,
     typer.Option(metavar="GLOB", help="Of folders, no files that fit.", show_default=False),
 ]
+Mosaic = Annotated[
+    bool,
+    typer.Option(
+        "--mosaic",
+        help="All files, also those below folders, are one source: of one CRS, pixel size and grid; where they overlap "
+        "the first one is seen.",
+    ),
+]
 Questions = Annotated[
     list[str] | None,
     typer.Option(

@@ -35,15 +35,24 @@ def expand(arguments: Sequence[str]) -> list[tuple[str, str]]:
     paths = list(dict.fromkeys(map(_absolute, arguments)))
     for path in paths:
         if os.path.isdir(path):
-            raise UsageError(f"{path!r} is a folder; name the files in it, for example {os.path.join(path, '*.tif')}")
+            raise UsageError(
+                f"{path!r} is a folder; name the files in it, for example {os.path.join(path, '*.tif')}, "
+                "or make them one source with --mosaic"
+            )
     return _named(dict.fromkeys(paths, 1))
 
 
-def gather(arguments: Sequence[str], include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Listing:
+def gather(
+    arguments: Sequence[str],
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    endings: tuple[str, ...] = ENDINGS,
+) -> Listing:
     """As `expand`, and of each folder all rasters below it, in the order of their names.
 
     A file of a folder is called by its path below it. include, exclude: patterns of what is taken and left out below
-    folders, see `_wanted`. SourceMissing when a folder holds no raster that is wanted.
+    folders, see `_wanted`; endings: of the names that are looked at, in small letters. SourceMissing when a folder
+    holds no raster that is wanted.
     """
     shown: dict[str, int] = {}
     """Path -> parts of it that its name has at least."""
@@ -53,14 +62,21 @@ def gather(arguments: Sequence[str], include: Sequence[str] = (), exclude: Seque
         if not os.path.isdir(path):
             shown.setdefault(path, 1)
             continue
-        below = _below(path, include, exclude, faults)
+        below = [found for found in _below(path, include, exclude, faults) if found.lower().endswith(endings)]
         if not below:
             asked = " that --include and --exclude leave" if include or exclude else ""
-            raise SourceMissing(f"no raster below {argument!r}{asked}; the endings looked for are {', '.join(ENDINGS)}")
+            raise SourceMissing(f"no raster below {argument!r}{asked}; the endings looked for are {', '.join(endings)}")
         for relative in below:
             shown.setdefault(os.path.join(path, relative), relative.count("/") + 1)
     notes = tuple(f"{what}: {n:,}" for what, n in faults.items())
     return Listing(tuple(_named(shown)), notes)
+
+
+def common_folder(arguments: Sequence[str]) -> str:
+    """The name of the folder that holds all files and folders named; "mosaic" where it has none that can be shown."""
+    paths = [path if os.path.isdir(path) else os.path.dirname(path) for path in map(_absolute, arguments)]
+    name = os.path.basename(os.path.commonpath(paths))
+    return name if re.fullmatch(r"\w[\w .-]*", name) else "mosaic"
 
 
 def _absolute(argument: str) -> str:

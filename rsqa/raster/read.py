@@ -11,11 +11,11 @@ import rasterio
 from numpy.typing import NDArray
 
 from rsqa.raster.grid import Block, Tile, TileGrid, Window
+from rsqa.raster.mosaic import odd_blocks, read_window, reopen_files
 from rsqa.raster.pages import zeros
-from rsqa.raster.raw import RawPixels, block_table, palette, read_raw, reopen
+from rsqa.raster.raw import RawPixels, palette
 from rsqa.raster.source import GDAL_ERRORS, RasterSource, gdal_env
 from rsqa.raster.stretch import Stretch
-from rsqa.raster.tiff import BlockTable
 
 ReadError = Literal["block_unreadable"]
 """Why a tile could not be read: a file block under its window can't be decoded or has lost its size."""
@@ -145,30 +145,28 @@ def read_block(
     A file block that can't be decoded costs the tiles whose windows touch it: they get an error, the others are read.
     Raises SourceChanged when the file was replaced, written to or is gone.
     """
-    table = block_table(source, factor)
     tiles = tuple(grid.tile(row, col) for row, col in block.tiles())
     window = block.window(grid)
     unread: set[int] = set()
     with rasterio.Env(**gdal_env(sidecars=source.sidecars)):
         colours = palette(source) if source.palette else None
         try:
-            raw = _read(source, table, window, factor)
+            raw = read_window(source, window, factor)
             frame = None if raw is None else _coloured(raw, stretch, colours)
         except GDAL_ERRORS:
-            reopen(source)
+            reopen_files(source)
             frame = RawPixels(zeros((3, window.height, window.width), np.uint8),
                               zeros((window.height, window.width), bool))  # fmt: skip
             for i, tile in enumerate(tiles):
                 try:
-                    raw = _read(source, table, tile.window, factor)
+                    raw = read_window(source, tile.window, factor)
                 except GDAL_ERRORS:
                     unread.add(i)
                     continue
                 if raw is not None:
                     _paste(_coloured(raw, stretch, colours), frame, tile.window.within(window))
-    if table is not None:
-        # GDAL reads such a block as zeros and says nothing.
-        unread.update(i for i, tile in enumerate(tiles) if table.touched(tile.window).odd.any())
+    if odd_blocks(source, window, factor):
+        unread.update(i for i, tile in enumerate(tiles) if odd_blocks(source, tile.window, factor))
     pixels, valid = (None, None) if frame is None else (frame.pixels, frame.valid)
     shape = chip_shape or (grid.window_px, grid.window_px)
     return Sheet(tiles, shape, window, pixels, valid, frozenset(unread))
@@ -196,21 +194,6 @@ def _paste(part: RawPixels, frame: RawPixels, where: Window) -> None:
     frame.pixels[:, rows, cols] = part.pixels
     assert frame.valid is not None
     frame.valid[rows, cols] = True if part.valid is None else part.valid
-
-
-def _read(source: RasterSource, table: BlockTable | None, window: Window, factor: int) -> RawPixels | None:
-    """Raw pixels, those of absent file blocks invalid; None when all are absent or masked: no colour is decoded."""
-    if table is None:
-        return read_raw(source, window, factor)
-    part = table.touched(window)
-    sparse = np.logical_and.reduce(part.sparse[: len(source.bands)], axis=0)  # (rows, cols) of blocks
-    if sparse.all():
-        return None
-    raw = read_raw(source, window, factor)
-    if raw is None or not sparse.any():
-        return raw
-    present = ~part.spread(sparse, window)
-    return RawPixels(raw.pixels, present if raw.valid is None else raw.valid & present)
 
 
 def _core_share(mask: NDArray[np.bool_] | bool, tile: Tile) -> float:

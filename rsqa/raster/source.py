@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from math import isfinite
 from typing import Any, Literal
@@ -108,6 +108,9 @@ class RasterSource:
     mask_band: int | None = None
     """1-based; pixels in which it has one of `mask_values` are not valid."""
     mask_values: tuple[int, ...] = ()
+    members: tuple[Member, ...] = ()
+    """The files of a mosaic, the first of two that overlap above the other; then `path` and `driver` are empty, and
+    masks and nodata are those of each file."""
 
     @property
     def placed(self) -> bool:
@@ -134,14 +137,17 @@ class RasterSource:
     @property
     def bytes_per_px(self) -> int:
         """Raw bytes that one pixel costs when it is read, its mask included."""
+        if self.members:
+            return max(member.source.bytes_per_px for member in self.members)
         n_bands = len(self.bands) + (self.alpha_band is not None) + (self.mask_band is not None)
         return np.dtype(self.dtype).itemsize * n_bands + (self.mask == "mask")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for json.dumps; NaN as text."""
-        values = asdict(self)
+        values = asdict(replace(self, members=()))
         values["acquired"] = self.acquired.isoformat() if self.acquired else None
         values["nodata"] = None if self.nodata is None else repr(self.nodata)
+        values["members"] = [{"row": m.row, "col": m.col, **m.source.to_json()} for m in self.members]
         return values
 
     @classmethod
@@ -159,8 +165,25 @@ class RasterSource:
                 "blocks": BlockFacts(**values["blocks"]) if values["blocks"] else None,
                 "notes": tuple(values["notes"]),
                 "mask_values": tuple(values["mask_values"]),
+                "members": tuple(map(Member.from_json, values.get("members", ()))),
             }
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file of a mosaic, and where it lies."""
+
+    row: int
+    """Of the mosaic's pixels, that of the file's upper left one."""
+    col: int
+    source: RasterSource
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Member:
+        """From what `RasterSource.to_json` makes of it."""
+        own = {name: value for name, value in values.items() if name not in ("row", "col")}
+        return cls(values["row"], values["col"], RasterSource.from_json(own))
 
 
 def gdal_env(*, sidecars: bool) -> dict[str, Any]:
@@ -198,13 +221,17 @@ def open_source(
 
 
 def open_sources(
-    files: Sequence[tuple[str, str]], bands: tuple[str, ...] | None, masked: Masked | None = None
+    files: Sequence[tuple[str, str]],
+    bands: tuple[str, ...] | None,
+    masked: Masked | None = None,
+    *,
+    chips: bool = True,
 ) -> Iterator[RasterSource | InputError | UsageError]:
-    """`open_source` of many chips, several at a time: (path, name) of each -> it, or why it is left out, in order."""
+    """`open_source` of many files, several at a time: (path, name) of each -> it, or why it is left out, in order."""
 
     def try_open(file: tuple[str, str]) -> RasterSource | InputError | UsageError:
         try:
-            return _open(*file, bands, masked, chips=True)
+            return _open(*file, bands, masked, chips)
         except (InputError, UsageError) as error:
             return error
 
@@ -243,7 +270,11 @@ def _open(path: str, name: str, bands: tuple[str, ...] | None, masked: Masked | 
 
 
 def check_unchanged(source: RasterSource) -> None:
-    """SourceChanged when the file is no longer the one that was described."""
+    """SourceChanged when the file is no longer the one that was described, or one of a mosaic's files is not."""
+    for member in source.members:
+        check_unchanged(member.source)
+    if source.members:
+        return
     try:
         found = inspect(source.path, source.name).fingerprint()
         if found is None:

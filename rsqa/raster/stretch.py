@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from rsqa.errors import UsageError
 from rsqa.raster.grid import Window
-from rsqa.raster.raw import block_table, read_raw
+from rsqa.raster.mosaic import read_window, touched_blocks
+from rsqa.raster.raw import block_table
 from rsqa.raster.source import GDAL_ERRORS, RasterSource, gdal_env
 
 MAX_SAMPLES = 512
@@ -132,6 +133,8 @@ def _present_blocks(source: RasterSource) -> Sequence[int]:
     """Numbers of the file blocks, row by row, that hold something."""
     rows = -(-source.height // source.layout.block_height)
     cols = -(-source.width // source.layout.block_width)
+    if source.members:
+        return touched_blocks(source, rows, cols)
     if source.blocks is None or source.blocks.sparse == 0:
         return range(rows * cols)
     table = block_table(source, 1)
@@ -151,7 +154,7 @@ def _sample(source: RasterSource, window: Window) -> NDArray[Any] | None:
     """(C, n) valid values of a window, at most 4096 a band; None when there are none."""
     try:
         with rasterio.Env(**gdal_env(sidecars=source.sidecars)):
-            raw = read_raw(source, window, factor=1)
+            raw = read_window(source, window, factor=1)
     except GDAL_ERRORS:  # a broken block has no say; its tiles become error rows when they are read
         return None
     if raw is None:

@@ -169,7 +169,8 @@ class Plan:
         """
         sources = [planned.to_json() for planned in self.sources]
         for facts in sources:
-            del facts["path"]
+            for file in (facts, *facts["members"]):
+                del file["path"]
         own = {"sources": sources, "model": self._model_identity(), "task": self.task.verb, "failed": ()}
         return {**self.to_json(), **own}
 

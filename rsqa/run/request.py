@@ -14,14 +14,13 @@ from rsqa.engines.base import Engine, Session
 from rsqa.engines.batching import half, ladder
 from rsqa.engines.registry import ModelRef, choose_device, choose_dtype, find_model, load_engine
 from rsqa.engines.sizing import default_batch
-from rsqa.errors import InputError, ModelError, OutOfMemory, PlanMismatch, SourceRefused, UsageError
-from rsqa.raster.area import Area, read_area, touched_tiles
-from rsqa.raster.bands import asked_mask
-from rsqa.raster.chosen import count
-from rsqa.raster.folders import Listing, expand, gather
+from rsqa.errors import InputError, ModelError, OutOfMemory, PlanMismatch, UsageError
+from rsqa.raster.area import read_area
+from rsqa.raster.folders import common_folder, expand
 from rsqa.raster.read import choose_level
-from rsqa.raster.source import RasterSource, damage, open_source, open_sources
+from rsqa.raster.source import RasterSource, damage
 from rsqa.raster.stretch import Stretch, fit_stretch, fixed_stretch
+from rsqa.run.inputs import beside, listed, opened_sources, within
 from rsqa.run.plan import MOST_TILES, Plan, PlannedSource, blocks, part_key
 from rsqa.sinks.ground import common_crs
 from rsqa.tasks.prompts import DIRECT_SYSTEM, END
@@ -74,6 +73,7 @@ class Request:
     part_tiles: int | None = None
     cache_features: Path | None = None
     aoi: Path | None = None
+    mosaic: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -95,6 +95,8 @@ class Request:
     @property
     def folder(self) -> Path:
         """Where the output goes: `out`, or the first source's stem in the current directory."""
+        if self.mosaic:
+            return self.out or Path(f"{common_folder(self.sources)}.rsqa")
         if self.task.chips and Path(self.sources[0]).is_dir():
             return self.out or Path(f"{Path(self.sources[0]).resolve().name}.rsqa")
         [(_, name)] = expand(self.sources[:1])  # without what may be a secret in a URL
@@ -126,8 +128,8 @@ def draft(request: Request) -> Draft:
     """Open what is asked for. Raises InputError when no source can be read, ModelError without a model."""
     device = choose_device(request.device)
     area = read_area(str(request.aoi)) if request.aoi else None
-    listing = _listed(request)
-    opened, failed = _opened(request, listing)
+    listing = listed(request)
+    opened, failed = opened_sources(request, listing)
     if not opened:
         raise failed[0][1]
     common_crs(source.crs_wkt for source in opened)  # refuses what no table could hold together
@@ -136,7 +138,7 @@ def draft(request: Request) -> Draft:
     _check_reasoning(request, model)
     planned = [_cut(source, request, model) for source in opened]
     if area is not None:
-        planned = _within(area, planned)
+        planned = within(area, planned)
     if request.task.chips:  # alike ones together: they share parts and batches
         places = {key: place for place, key in enumerate(dict.fromkeys(map(part_key, planned)))}
         planned.sort(key=lambda source: places[part_key(source)])
@@ -147,57 +149,9 @@ def draft(request: Request) -> Draft:
         model=model,
         device=device,
         dtype=choose_dtype(request.dtype, device),
-        notes=(*listing.notes, *_remarks(opened), *_left_aside(opened, planned), *_misfits(planned, request, model)),
+        notes=(*listing.notes, *_remarks(opened), *beside(opened, planned), *_misfits(planned, request, model)),
         aoi=None if area is None else area.digest,
     )
-
-
-def _listed(request: Request) -> Listing:
-    if request.task.chips:
-        return gather(request.sources, request.include, request.exclude)
-    return Listing(tuple(expand(request.sources)))
-
-
-def _opened(request: Request, listing: Listing) -> tuple[list[RasterSource], list[tuple[str, InputError]]]:
-    """-> the sources that can be read, and (name, why) of the others."""
-    opened: list[RasterSource] = []
-    failed: list[tuple[str, InputError]] = []
-    bands = tuple(request.bands.split(",")) if request.bands else None
-    mask = asked_mask(request.mask_band, request.mask_values)
-    if request.task.chips:
-        for (_, name), found in zip(listing.files, open_sources(listing.files, bands, mask), strict=True):
-            if isinstance(found, RasterSource) and not found.placed and (unmet := _needs_place(request)):
-                found = SourceRefused(f"{name!r} has no place on the ground, so {unmet} can't be met; leave it out")
-            if isinstance(found, RasterSource):
-                opened.append(found)
-            else:  # also where --bands does not fit: one such file is no reason to give up the folder
-                failed.append((name, found if isinstance(found, InputError) else SourceRefused(str(found))))
-        return opened, failed
-    for path, name in listing.files:
-        try:
-            opened.append(open_source(path, name=name, bands=bands, masked=mask))
-        except InputError as error:
-            failed.append((name, error))
-    return opened, failed
-
-
-def _needs_place(request: Request) -> str | None:
-    """What was asked that a source without a place on the ground can't have."""
-    return "--gsd" if request.gsd_m is not None else "--aoi" if request.aoi is not None else None
-
-
-def _within(area: Area, planned: Sequence[PlannedSource]) -> list[PlannedSource]:
-    """What the area touches of each source; SourceRefused when it touches none."""
-    chosen = ((p, touched_tiles(area, p.source, p.tile_px)) for p in planned)
-    kept = [replace(p, chosen=None if count(runs) == len(p.grid) else runs) for p, runs in chosen if runs]
-    if not kept:
-        raise SourceRefused(f"--aoi {area.path!r} touches none of {len(planned):,} sources; is it of another place?")
-    return kept
-
-
-def _left_aside(opened: Sequence[RasterSource], planned: Sequence[PlannedSource]) -> list[str]:
-    beside = len(opened) - len(planned)
-    return [f"outside of --aoi, so not asked: {beside:,} of {len(opened):,} sources"] if beside else []
 
 
 def _taught(model: ModelRef, request: Request) -> ModelRef:

@@ -20,37 +20,36 @@ _LEVEL = pa.struct(
     {"factor": pa.int32(), "overview": pa.int32(), "height": pa.int64(), "width": pa.int64(), "layout": _LAYOUT}
 )
 _BLOCKS = pa.struct({"blocks": pa.int64(), "past_end": pa.int64(), "sparse": pa.int64(), "odd": pa.int64()})
-SCHEMA = pa.schema(
-    {
-        "name": pa.string(),
-        "tile_px": pa.int32(),
-        "factor": pa.int32(),
-        "whole": pa.bool_(),
-        "chosen": pa.list_(pa.list_(pa.int32())),
-        "path": pa.string(),
-        "driver": pa.string(),
-        "width": pa.int64(),
-        "height": pa.int64(),
-        "dtype": pa.string(),
-        "bands": pa.list_(pa.int32()),
-        "band_names": pa.list_(pa.string()),
-        "mask": pa.string(),
-        "alpha_band": pa.int32(),
-        "nodata": pa.string(),
-        "palette": pa.bool_(),
-        "crs_wkt": pa.string(),
-        "transform": pa.list_(pa.float64()),
-        "gsd_m": pa.float64(),
-        "levels": pa.list_(_LEVEL),
-        "acquired": pa.string(),
-        "fingerprint": pa.string(),
-        "sidecars": pa.bool_(),
-        "blocks": _BLOCKS,
-        "notes": pa.list_(pa.string()),
-        "mask_band": pa.int32(),
-        "mask_values": pa.list_(pa.int64()),
-    }
-)
+_FILE = {
+    "name": pa.string(),
+    "path": pa.string(),
+    "driver": pa.string(),
+    "width": pa.int64(),
+    "height": pa.int64(),
+    "dtype": pa.string(),
+    "bands": pa.list_(pa.int32()),
+    "band_names": pa.list_(pa.string()),
+    "mask": pa.string(),
+    "alpha_band": pa.int32(),
+    "nodata": pa.string(),
+    "palette": pa.bool_(),
+    "crs_wkt": pa.string(),
+    "transform": pa.list_(pa.float64()),
+    "gsd_m": pa.float64(),
+    "levels": pa.list_(_LEVEL),
+    "acquired": pa.string(),
+    "fingerprint": pa.string(),
+    "sidecars": pa.bool_(),
+    "blocks": _BLOCKS,
+    "notes": pa.list_(pa.string()),
+    "mask_band": pa.int32(),
+    "mask_values": pa.list_(pa.int64()),
+}
+_CUT = {
+    "tile_px": pa.int32(), "factor": pa.int32(), "whole": pa.bool_(), "chosen": pa.list_(pa.list_(pa.int32())),
+}  # fmt: skip
+_MEMBER = pa.struct({"row": pa.int64(), "col": pa.int64(), **_FILE})
+SCHEMA = pa.schema({**_FILE, "members": pa.list_(_MEMBER), **_CUT})
 """The fields of `RasterSource`; `tile_px`, `factor`, `whole` and `chosen` of `PlannedSource`."""
 ROWS = 1024
 """Sources that are Python dictionaries at once."""

@@ -22,6 +22,8 @@ from rsqa.engines.base import Engine, Replies, Session
 from rsqa.engines.batching import gathered
 from rsqa.engines.registry import load_engine
 from rsqa.errors import ExitCode, RsqaError
+from rsqa.raster.grid import Block
+from rsqa.raster.mosaic import files_under
 from rsqa.raster.read import Chips, read_block
 from rsqa.raster.source import check_unchanged, footprint
 from rsqa.run.batches import Batches, Tiles, Valid
@@ -242,8 +244,9 @@ def _look(bench: _Bench, source: int, number: int, model: Batches, cache: PartCa
     if cache.complete:
         return _recall(bench, source, number, model, cache, clock)
     seen = _read(bench, source, number, model, clock)
-    check_unchanged(bench.plan.sources[source].source)  # before it is kept under the name of the planned content
-    cache.expect(source, bench.parts.block(source, number), Looked(seen.status, seen.valid_frac))
+    block = bench.parts.block(source, number)
+    _check_unchanged(bench.plan.sources[source], block)  # before it is kept under the name of the planned content
+    cache.expect(source, block, Looked(seen.status, seen.valid_frac))
     with clock.stage("write"):
         cache.write()
     return seen
@@ -325,11 +328,19 @@ def _part_rows(bench: _Bench, seen: list[tuple[PlannedSource, _Seen]], replies: 
     said = _said(bench.plan, replies)
     rows, begin = [], 0
     for planned, tiles in seen:
-        check_unchanged(planned.source)  # as late as can be: what was read is what the plan was made for
+        (row0, col0), (row1, col1) = tiles.tiles.min(axis=0), tiles.tiles.max(axis=0) + 1
+        around = Block(0, int(row0), int(row1), int(col0), int(col1))
+        _check_unchanged(planned, around)  # as late as can be: what was read is what the plan was made for
         end = begin + int(tiles.ok.sum())
         rows.append(_rows(bench, planned, tiles, [_take(answered, begin, end) for answered in said]))
         begin = end
     return rows
+
+
+def _check_unchanged(planned: PlannedSource, block: Block) -> None:
+    """SourceChanged when a file under the block is no longer what the plan was made for."""
+    for file in files_under(planned.source, block.window(planned.grid)):
+        check_unchanged(file)
 
 
 def _rows(bench: _Bench, planned: PlannedSource, tiles: _Seen, said: list[Answers]) -> PartRows:

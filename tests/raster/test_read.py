@@ -498,7 +498,7 @@ def test_a_sparse_file_of_any_size_is_not_read(tmp_path, monkeypatch):
         transform=UTM["transform"], sparse_ok=True, **TILED,
     ):  # fmt: skip
         pass
-    monkeypatch.setattr("rsqa.raster.read.read_raw", None)  # reading would fail
+    monkeypatch.setattr("rsqa.raster.mosaic.read_raw", None)  # reading would fail
     started = time.perf_counter()
     source = open_source(path, name="sparse.tif")
     grid = TileGrid(30_000, 30_000, 448)

@@ -129,8 +129,8 @@ def test_at_most_512_blocks_are_read_from_all_over_the_collection(write, monkeyp
         read.append((source.name, window))
         return real(source, window, factor)
 
-    real = module.read_raw
-    monkeypatch.setattr(module, "read_raw", count)
+    real = module.read_window
+    monkeypatch.setattr(module, "read_window", count)
     fit_stretch(sources)
     assert len(read) == len(set(read)) == 512
     per_source = [sum(name == str(i) for name, _ in read) for i in range(3)]
