@@ -6,7 +6,8 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from fnmatch import fnmatchcase
 
 from rsqa.errors import SourceMissing, UsageError
@@ -25,6 +26,8 @@ class Listing:
     """(path, name), each path once."""
     notes: tuple[str, ...] = ()
     """Sentences that the user should read."""
+    acquired: Mapping[str, datetime] = field(default_factory=dict)
+    """Path -> when it was taken, where something beside the file tells."""
 
 
 def expand(arguments: Sequence[str]) -> list[tuple[str, str]]:
@@ -32,7 +35,7 @@ def expand(arguments: Sequence[str]) -> list[tuple[str, str]]:
 
     A name is the file's own, with as many of its folders as tell it from the others. UsageError for a folder.
     """
-    paths = list(dict.fromkeys(map(_absolute, arguments)))
+    paths = list(dict.fromkeys(map(absolute, arguments)))
     for path in paths:
         if os.path.isdir(path):
             raise UsageError(
@@ -58,7 +61,7 @@ def gather(
     """Path -> parts of it that its name has at least."""
     faults = Counter[str]()
     for argument in arguments:
-        path = _absolute(argument)
+        path = absolute(argument)
         if not os.path.isdir(path):
             shown.setdefault(path, 1)
             continue
@@ -74,12 +77,17 @@ def gather(
 
 def common_folder(arguments: Sequence[str]) -> str:
     """The name of the folder that holds all files and folders named; "mosaic" where it has none that can be shown."""
-    paths = [path if os.path.isdir(path) else os.path.dirname(path) for path in map(_absolute, arguments)]
+    paths = [path if os.path.isdir(path) else os.path.dirname(path) for path in map(absolute, arguments)]
     name = os.path.basename(os.path.commonpath(paths))
     return name if re.fullmatch(r"\w[\w .-]*", name) else "mosaic"
 
 
-def _absolute(argument: str) -> str:
+def absolute(argument: str) -> str:
+    """An absolute path; a URL as the path by which GDAL reads it."""
+    if argument.startswith(("https://", "http://")):
+        return f"/vsicurl/{argument}"
+    if argument.startswith("s3://"):
+        return f"/vsis3/{argument.removeprefix('s3://')}"
     return argument if argument.startswith("/vsi") else os.path.abspath(argument)
 
 

@@ -19,7 +19,7 @@ from rasterio.io import DatasetReader
 from rsqa.errors import SourceChanged
 from rsqa.raster.grid import Window
 from rsqa.raster.pages import zeros
-from rsqa.raster.source import GDAL_ERRORS, RasterSource, unplaced_unsaid
+from rsqa.raster.source import GDAL_ERRORS, RasterSource, gdal_words, unplaced_unsaid
 from rsqa.raster.tiff import BlockTable, read_block_table, read_directories
 
 MAX_HANDLES = 4
@@ -53,7 +53,7 @@ class _Handles(threading.local):
                 with nullcontext() if source.placed else unplaced_unsaid():
                     self.opened[key] = rasterio.open(source.path, driver=source.driver, **level), state
             except GDAL_ERRORS as error:
-                reason = " ".join(str(error).split())
+                reason = gdal_words(error, source.path, source.name)
                 raise SourceChanged(f"{source.name!r} can no longer be opened: {reason}") from error
             if len(self.opened) > MAX_HANDLES:
                 self.opened.popitem(last=False)[1][0].close()

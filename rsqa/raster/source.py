@@ -200,7 +200,11 @@ def gdal_env(*, sidecars: bool) -> dict[str, Any]:
         "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # else what is missing of a picture that was cut short is grey
         "PROJ_NETWORK": "OFF",
         "GDAL_HTTP_MAX_RETRY": "3",
+        "GDAL_HTTP_RETRY_DELAY": "1",  # seconds, twice as long each time; by default minutes pass before GDAL gives up
         "GDAL_HTTP_RETRY_CODES": "ALL",
+        "GDAL_HTTP_CONNECTTIMEOUT": "10",
+        "GDAL_HTTP_LOW_SPEED_TIME": "20",  # a server that says nothing for so long is asked again
+        "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
         "GDAL_HTTP_MULTIRANGE": "SERIAL",
         "GDAL_HTTP_TIMEOUT": "60",
         "VSI_CACHE": "TRUE",
@@ -266,7 +270,15 @@ def _open(path: str, name: str, bands: tuple[str, ...] | None, masked: Masked | 
         ):
             return _describe(dataset, opening, name, bands, masked, chips)
     except GDAL_ERRORS as error:
-        raise SourceRefused(f"{name!r} can't be opened: {' '.join(str(error).split())}") from error
+        raise SourceRefused(f"{name!r} can't be opened: {gdal_words(error, path, name)}") from error
+
+
+def gdal_words(error: Exception, path: str, name: str) -> str:
+    """What GDAL says of a file, in one line; a URL, which may hold a secret, is called by the file's name."""
+    words = " ".join(str(error).split())
+    if path.startswith("/vsi"):
+        words = words.replace(path, name).replace(path.removeprefix("/vsicurl/"), name)
+    return words
 
 
 def check_unchanged(source: RasterSource) -> None:
