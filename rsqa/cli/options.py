@@ -21,7 +21,11 @@ def parse_duration(text: str) -> float:
 
 Sources = Annotated[
     list[str],
-    typer.Argument(metavar="SOURCE", help="GeoTIFFs, COGs, named VRTs or GDAL /vsi paths.", show_default=False),
+    typer.Argument(
+        metavar="SOURCE",
+        help="GeoTIFFs, COGs, named VRTs, STAC Items or Collections (.json), or https://, s3:// or GDAL's /vsi names.",
+        show_default=False,
+    ),
 ]
 Chips = Annotated[
     list[str],
@@ -42,6 +46,14 @@ Include = Annotated[
 Exclude = Annotated[
     list[str] | None,
     typer.Option(metavar="GLOB", help="Of folders, no files that fit.", show_default=False),
+]
+Asset = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Of STAC Items, the asset to read; by default the only TIFF.",
+        show_default=False,
+    ),
 ]
 Mosaic = Annotated[
     bool,

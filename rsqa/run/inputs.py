@@ -10,9 +10,10 @@ from rsqa.errors import InputError, SourceRefused
 from rsqa.raster.area import Area, touched_tiles
 from rsqa.raster.bands import asked_mask
 from rsqa.raster.chosen import count
-from rsqa.raster.folders import Listing, common_folder, expand, gather
+from rsqa.raster.folders import Listing, absolute, common_folder, expand, gather
 from rsqa.raster.mosaic import join
 from rsqa.raster.source import RasterSource, open_source, open_sources
+from rsqa.raster.stac import resolved
 from rsqa.run.plan import PlannedSource
 
 if TYPE_CHECKING:
@@ -24,11 +25,15 @@ TIFFS = (".tif", ".tiff")
 
 def listed(request: Request) -> Listing:
     """The files that are asked for."""
+    named = resolved(request.sources, request.asset)
+    arguments = [one.argument for one in named]
     if request.mosaic:
-        return gather(request.sources, request.include, request.exclude, TIFFS)
-    if request.task.chips:
-        return gather(request.sources, request.include, request.exclude)
-    return Listing(tuple(expand(request.sources)))
+        listing = gather(arguments, request.include, request.exclude, TIFFS)
+    elif request.task.chips:
+        listing = gather(arguments, request.include, request.exclude)
+    else:
+        listing = Listing(tuple(expand(arguments)))
+    return replace(listing, acquired={absolute(one.argument): one.acquired for one in named if one.acquired})
 
 
 def opened_sources(request: Request, listing: Listing) -> tuple[list[RasterSource], list[tuple[str, InputError]]]:
@@ -44,23 +49,27 @@ def opened_sources(request: Request, listing: Listing) -> tuple[list[RasterSourc
         for file in open_sources(listing.files, bands, mask, chips=False):
             if not isinstance(file, RasterSource):
                 raise file
-            opened.append(file)
+            opened.append(_dated(file, listing))
         opened = [join(opened, common_folder(request.sources))]
     elif request.task.chips:
         for (_, name), found in zip(listing.files, open_sources(listing.files, bands, mask), strict=True):
             if isinstance(found, RasterSource) and not found.placed and (unmet := _needs_place(request)):
                 found = SourceRefused(f"{name!r} has no place on the ground, so {unmet} can't be met; leave it out")
             if isinstance(found, RasterSource):
-                opened.append(found)
+                opened.append(_dated(found, listing))
             else:  # also where --bands does not fit: one such file is no reason to give up the folder
                 failed.append((name, found if isinstance(found, InputError) else SourceRefused(str(found))))
     else:
         for path, name in listing.files:
             try:
-                opened.append(open_source(path, name=name, bands=bands, masked=mask))
+                opened.append(_dated(open_source(path, name=name, bands=bands, masked=mask), listing))
             except InputError as error:
                 failed.append((name, error))
     return opened, failed
+
+
+def _dated(source: RasterSource, listing: Listing) -> RasterSource:
+    return replace(source, acquired=listing.acquired.get(source.path, source.acquired))
 
 
 def _needs_place(request: Request) -> str | None:

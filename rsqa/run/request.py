@@ -74,6 +74,7 @@ class Request:
     cache_features: Path | None = None
     aoi: Path | None = None
     mosaic: bool = False
+    asset: str | None = None
 
     def __post_init__(self) -> None:
         for name, value in (
