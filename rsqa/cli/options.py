@@ -192,6 +192,15 @@ Adapter = Annotated[
         show_default=False,
     ),
 ]
+Evidence = Annotated[
+    bool,
+    typer.Option(
+        "--evidence",
+        help="Keep where the prompt of a GRASP adapter looked: a weight per question and block of each tile. It is no "
+        "proof of an answer.",
+        rich_help_panel=_MODEL,
+    ),
+]
 Reasoning = Annotated[
     bool | None,
     typer.Option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain, islice
 from json import loads
+from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,7 +18,7 @@ from rsqa.errors import InputError, SourceMissing, UsageError
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
-_SHOWN = {
+_SHOWN: dict[str, tuple[str, ...]] = {
     "answers.parquet": ("tile_id", "question_id", "status", "value", "confidence", "text"),
     "classes.parquet": ("tile_id", "status", "label", "confidence"),
 }
@@ -26,6 +27,10 @@ _FILTER = "Filter"
 _LINES_AT_ONCE = 1000
 _MOST_CHARACTERS = 80
 """Of a text in the table; JSON has it whole."""
+_EVIDENCE = (
+    "evidence: the share of each block of the tile in what the adapter told the model, / between rows, – no ground. "
+    "It tells where the prompt looked and proves no answer"
+)
 
 
 def show(
@@ -55,6 +60,10 @@ def show(
             show_default=False,
         ),
     ] = None,
+    evidence: Annotated[
+        bool,
+        typer.Option("--evidence", help="Also where the prompt of an adapter looked.", rich_help_panel="Output"),
+    ] = False,
     limit: Annotated[
         int, typer.Option(min=0, metavar="N", help="Rows to show; 0 is all.", rich_help_panel=_FILTER)
     ] = 20,
@@ -67,6 +76,9 @@ def show(
     start_output(quiet)
     path = _table(folder)
     answers, shown = _open(path, folder), _SHOWN[path.name]
+    if evidence:
+        _check_evidence(answers)
+        shown += ("evidence",)
     chosen = _chosen(answers, question, value, status, min_confidence)
     total = answers.count_rows(filter=chosen)
     rows = islice(_rows(answers, chosen), limit or total)
@@ -78,11 +90,22 @@ def show(
             return
     if limit and total > limit:
         log.info("%s of %s rows; --limit 0 shows all", f"{limit:,}", f"{total:,}")
+    if evidence:
+        log.info(_EVIDENCE)
     for line in opening_hints(folder):
         log.info("%s", line)
 
 
+def _check_evidence(answers: ds.Dataset) -> None:
+    if "evidence" not in answers.schema.names:
+        raise UsageError("--evidence asked of a table without it; make it with rsqa ask --adapter DIR --evidence")
+
+
 def _short(value: Any) -> Any:
+    if isinstance(value, list):  # weights of the blocks of a square
+        side = isqrt(len(value))
+        weights = ["–" if weight is None else f"{weight:.2f}" for weight in value]
+        return " / ".join(" ".join(weights[row * side : (row + 1) * side]) for row in range(side))
     return f"{value[: _MOST_CHARACTERS - 1]}…" if isinstance(value, str) and len(value) > _MOST_CHARACTERS else value
 
 

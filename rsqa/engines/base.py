@@ -31,7 +31,7 @@ class Replies:
     """(N,) whether the model ended by itself; False: cut at the token budget."""
     evidence: NDArray[np.float32] | None = None
     """(N, blocks) share of each block of the tile in what an adapter told the model for this question, row by row of
-    the square that they form; all zero where no block is valid. What the prompt looked at, no proof of an answer."""
+    the square that they form; NaN where a block shows no ground. What the prompt looked at, no proof of an answer."""
 
 
 @runtime_checkable

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rsqa.engines.words import Words
-from rsqa.models.grasp import Prompted
+from rsqa.models.grasp import Prompted, block_of
 from rsqa.models.language import Language, read
 from rsqa.models.rivals import Prompter
 from rsqa.tasks.question import Question
@@ -64,6 +64,12 @@ class Guide:
         """(B, S, D) visual tokens of `grid` (rows, cols), (Q, D) vectors, (B, S) tokens that show ground."""
         found: Prompted = self._prompter(visual, grid, questions, shown)
         return found
+
+    def evidence(self, weights: Tensor, grid: tuple[int, int], shown: Tensor) -> Tensor:
+        """(B, Q, N) weights of blocks -> the same, NaN where a block shows no ground: it had no choice but zero."""
+        block = block_of(grid, self.shape.side).to(shown.device)
+        there = torch.zeros(len(shown), self.shape.blocks, device=shown.device).index_add(1, block, shown.float()) > 0
+        return weights.masked_fill(~there[:, None], torch.nan)
 
 
 def question_vector(language: Language, ids: Sequence[int], where: str) -> Tensor:

@@ -263,7 +263,8 @@ class Qwen2VLSession:
         valid = torch.from_numpy(shown[places]).to(visual.device)
         slots, weights = guide.slots(visual, self._grid, self._vectors, valid)
         if guide.shape.asks:
-            for reply, column in zip(replies, weights[: tiles.stop - tiles.start].cpu().unbind(dim=1), strict=True):
+            evidence = guide.evidence(weights, self._grid, valid)[: tiles.stop - tiles.start].cpu()
+            for reply, column in zip(replies, evidence.unbind(dim=1), strict=True):
                 _column(reply.evidence)[tiles] = column.numpy()
         return slots.flatten(1, 2)
 

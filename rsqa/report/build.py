@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 import rsqa
@@ -25,6 +26,7 @@ from rsqa.report.answers import (
 )
 from rsqa.report.boxes import Boxes, gather_boxes
 from rsqa.report.document import Packed, write_page
+from rsqa.report.evidence import gather_evidence
 from rsqa.report.layout import Layout, lay_out
 from rsqa.report.pictures import encode, take_quicklooks
 from rsqa.run.folder import read_plan
@@ -49,6 +51,8 @@ class Report:
     """Of each source."""
     boxes: Boxes | None
     notes: list[str]
+    evidence: dict[str, NDArray[np.uint8]]
+    """Question id -> see `gather_evidence`; empty where none was kept."""
 
 
 def gather(folder: Path, most_px: int) -> Report:
@@ -60,10 +64,12 @@ def gather(folder: Path, most_px: int) -> Report:
     tables, plan = open_tables(folder), read_plan(folder)
     sources = [planned.source for planned in plan.sources]
     layout, notes = lay_out(sources), list[str]()
-    answers, strings = list[Answers](), Strings(0)
+    answers, strings, evidence = list[Answers](), Strings(0), dict[str, NDArray[np.uint8]]()
     grids = [planned.tiled for planned in plan.sources]
     if "answers" in tables:
         answers, strings = gather_answers(tables["answers"], grids, plan.questions)
+        if plan.evidence:
+            evidence = gather_evidence(tables["answers"], grids, plan.questions, plan.evidence)
     elif "classes" in tables:
         answers, strings = gather_answers(tables["classes"], grids, [class_question(tables["classes"])])
     boxes = gather_boxes(tables["detections"], layout) if "detections" in tables else None
@@ -76,7 +82,7 @@ def gather(folder: Path, most_px: int) -> Report:
     if boxes is not None and boxes.n_left_out:
         notes.append(f"{boxes.n_left_out:,} objects of the lowest scores are left out.")
     looks = take_quicklooks(sources, plan.stretch, most_px, notes.append)
-    return Report(plan, layout, answers, strings, looks, boxes, notes)
+    return Report(plan, layout, answers, strings, looks, boxes, notes, evidence)
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -109,8 +115,9 @@ def write_report(path: Path, report: Report) -> None:
             "metres": report.layout.metres,
         },
         "quiet": hex_colour(NONE),
+        "blocks": report.plan.evidence,
         "sources": sources,
-        "questions": [_question(answers, packed) for answers in report.answers],
+        "questions": [_question(answers, report.evidence, packed) for answers in report.answers],
         "strings": packed.add_strings(report.strings.all),
         "boxes": None if report.boxes is None else _boxes(report.boxes, packed),
         "notes": report.notes,
@@ -135,13 +142,15 @@ def _source(planned: PlannedSource, layout: Layout, number: int, first: int) -> 
     }
 
 
-def _question(answers: Answers, packed: Packed) -> dict[str, Any]:
+def _question(answers: Answers, evidence: Mapping[str, NDArray[np.uint8]], packed: Packed) -> dict[str, Any]:
     question = answers.question
     arrays: dict[str, NDArray[Any]] = {
         "status": answers.status, "value": answers.value, "confidence": answers.confidence,
     }  # fmt: skip
     if question.closed:
         arrays |= {"top_options": answers.options, "probabilities": answers.probabilities}
+    if question.id in evidence:
+        arrays["evidence"] = evidence[question.id]
     names = {"text": "words", "reasoning": "reasoning", "error": "error"}  # "text" is the question's own
     arrays |= {names[name]: numbers for name, numbers in answers.texts.items() if numbers.any()}
     colours = option_colours(question) if question.closed else (OPEN_COLOUR,)

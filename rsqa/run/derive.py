@@ -41,6 +41,7 @@ def derive(out: Path, plan: Plan, parts: Parts, trace: Trace, facts: Mapping[str
         task=plan.task,
         parts=tuple(part_path(out, number) for number in range(len(parts))),
         software={**software, plan.model.name: plan.model.weights_id or "unknown"},
+        evidence=plan.evidence,
         lineage=f"{_done_by(plan)} the vision-language model {plan.model.name}",
     )
     about = {"software": software, "host": platform.node(), "failed_sources": plan.failed}

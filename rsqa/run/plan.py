@@ -117,6 +117,8 @@ class Plan:
     task: Task = Ask()  # noqa: RUF009 frozen and without fields
     failed: tuple[tuple[str, str], ...] = ()
     """(name, why) of sources that were left out when the run was last begun."""
+    evidence: int = 0
+    """Blocks along a side of a tile whose weights in the model's adapter are kept; 0: they are not."""
 
     @property
     def row_questions(self) -> tuple[Question, ...]:
@@ -141,6 +143,7 @@ class Plan:
             "part_tiles": self.part_tiles,
             "aoi": self.aoi,
             "failed": self.failed,
+            **({"evidence": self.evidence} if self.evidence else {}),
         }
 
     @classmethod
@@ -161,6 +164,7 @@ class Plan:
             aoi=raw["aoi"],
             task=task_from_json(raw["task"]),
             failed=tuple((name, why) for name, why in raw["failed"]),
+            evidence=raw.get("evidence", 0),
         )
 
     def identity(self) -> dict[str, Any]:

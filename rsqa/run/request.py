@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rsqa.engines.base import Engine, Session
 from rsqa.engines.batching import half, ladder
-from rsqa.engines.registry import ModelRef, choose_device, choose_dtype, find_model, load_engine
+from rsqa.engines.registry import ModelRef, choose_device, choose_dtype, find_model, load_engine, locate
 from rsqa.engines.sizing import default_batch
 from rsqa.errors import InputError, ModelError, OutOfMemory, PlanMismatch, UsageError
 from rsqa.raster.area import read_area
@@ -75,6 +75,7 @@ class Request:
     aoi: Path | None = None
     mosaic: bool = False
     asset: str | None = None
+    evidence: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -116,6 +117,8 @@ class Draft:
     device: str
     dtype: str
     notes: tuple[str, ...]
+    evidence: int
+    """See `Plan.evidence`."""
     aoi: str | None = None
     """Digest of the area asked for."""
 
@@ -152,6 +155,7 @@ def draft(request: Request) -> Draft:
         dtype=choose_dtype(request.dtype, device),
         notes=(*listing.notes, *_remarks(opened), *beside(opened, planned), *_misfits(planned, request, model)),
         aoi=None if area is None else area.digest,
+        evidence=_blocks(model) if request.evidence else 0,
     )
 
 
@@ -167,6 +171,16 @@ def _taught(model: ModelRef, request: Request) -> ModelRef:
         tile_px = request.tile_px or TILE_PX
         card = replace(card, side_px=card.model_side(tile_px, tile_px)[0])
     return replace(model, card=card)
+
+
+def _blocks(model: ModelRef) -> int:
+    """Blocks along a side of a tile that the model's adapter weighs. UsageError when it weighs none."""
+    prompt = locate(model).prompt if model.weights_id else None
+    if prompt is None or not prompt.shape.asks:
+        raise UsageError(
+            f"--evidence asked of {model.name!r}, which weighs no blocks of a tile; name a GRASP adapter with --adapter"
+        )
+    return prompt.shape.side
 
 
 def _check_reasoning(request: Request, model: ModelRef) -> None:
@@ -257,6 +271,7 @@ def settle(request: Request, drafted: Draft, stored: Plan | None) -> Plan:
         aoi=drafted.aoi,
         task=request.task,
         failed=tuple((printable(name), printable(str(error))) for name, error in drafted.failed),
+        evidence=drafted.evidence,
     )
     if stored is None:
         return _sized(plan, request, drafted)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -311,7 +311,7 @@ class _Seen:
 def _said(plan: Plan, replies: list[Replies]) -> list[Answers]:
     """Replies to what the rows are about -> answers, over all tiles of the part that were shown to the model."""
     card = plan.model.card
-    return [
+    said = [
         answers(
             question,
             reply,
@@ -321,6 +321,9 @@ def _said(plan: Plan, replies: list[Replies]) -> list[Answers]:
         )
         for question, reply in zip(plan.row_questions, replies, strict=bool(replies))
     ]
+    if not plan.evidence:
+        return said
+    return [replace(answered, evidence=reply.evidence) for answered, reply in zip(said, replies, strict=True)]
 
 
 def _part_rows(bench: _Bench, seen: list[tuple[PlannedSource, _Seen]], replies: list[Replies]) -> list[PartRows]:
@@ -363,16 +366,18 @@ def _rows(bench: _Bench, planned: PlannedSource, tiles: _Seen, said: list[Answer
         tile_status=tiles.status,
         tile_error=tiles.error,
         questions=tuple(
-            _columns(question, processing_id, tiles.ok, said[i] if said else None)
+            _columns(question, processing_id, tiles.ok, said[i] if said else None, bench.plan.evidence)
             for i, (question, processing_id) in enumerate(zip(bench.row_questions, bench.ids(planned), strict=True))
         ),
     )
 
 
-def _columns(question: Question, processing_id: str, ok: NDArray[np.bool_], said: Answers | None) -> QuestionColumns:
-    """Answers of the `ok` tiles, spread over all tiles of the source."""
+def _columns(
+    question: Question, processing_id: str, ok: NDArray[np.bool_], said: Answers | None, side: int
+) -> QuestionColumns:
+    """Answers of the `ok` tiles, spread over all tiles of the source. `side`: see `Plan.evidence`."""
     n_tiles = len(ok)
-    whole = {
+    whole: dict[str, NDArray[Any]] = {
         "status": np.full(n_tiles, "error", object),  # replaced for `ok` tiles, not looked at for the others
         "value": np.full(n_tiles, None, object),
         "confidence": np.full(n_tiles, np.nan, np.float32),
@@ -382,6 +387,8 @@ def _columns(question: Question, processing_id: str, ok: NDArray[np.bool_], said
             values = getattr(said, column.name)
             if values is not None:
                 whole[column.name] = values if ok.all() else _spread(values, ok)
+    if side:  # also where nothing was asked: all parts have the same columns
+        whole.setdefault("evidence", np.full((n_tiles, side * side), np.nan, np.float32))
     return QuestionColumns(question=question, processing_id=processing_id, **whole)
 
 

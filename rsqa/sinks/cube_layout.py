@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 import zarr
+from affine import Affine
 from pyproj import CRS
 
 from rsqa.sinks.ground import projection
@@ -56,8 +57,13 @@ def value_codes(question: Question) -> tuple[np.dtype[Any], int]:
     return dtype, int(np.iinfo(dtype).max)
 
 
-def create_source(root: zarr.Group, source: TiledSource, questions: Sequence[Question]) -> dict[str, zarr.Array[Any]]:
-    """Make the groups of a source, empty but for the coordinates; -> path below the source's group -> array."""
+def create_source(
+    root: zarr.Group, source: TiledSource, questions: Sequence[Question], evidence: int = 0
+) -> dict[str, zarr.Array[Any]]:
+    """Make the groups of a source, empty but for the coordinates; -> path below the source's group -> array.
+
+    `evidence`: blocks along a side of a tile of which there are weights; 0: none.
+    """
     place = _place_attributes(source)
     shape = source.n_rows, source.n_cols
     own = root.create_group(group_name(source.name), attributes={**_about(source), **place})
@@ -71,6 +77,8 @@ def create_source(root: zarr.Group, source: TiledSource, questions: Sequence[Que
         asked = {"question_id": question.id, "question": question.text, "kind": question.kind}
         group = own.create_group(name, attributes={**_about(source), **asked, **place})
         _add_coordinates(group, source)
+        if evidence:
+            arrays[f"{name}/evidence/weight"] = _add_evidence(group, source, evidence)
         arrays[f"{name}/status"] = _add_layer(group, "status", shape, "u1", NO_STATUS, _flags(STATUSES, NO_STATUS))
         if not question.closed:
             continue
@@ -80,6 +88,23 @@ def create_source(root: zarr.Group, source: TiledSource, questions: Sequence[Que
         sure = {"long_name": "probability of the value"}
         arrays[f"{name}/confidence"] = _add_layer(group, "confidence", shape, "f4", np.nan, sure)
     return arrays
+
+
+def _add_evidence(group: zarr.Group, source: TiledSource, side: int) -> zarr.Array[Any]:
+    """Add the group `evidence`, whose grid is `side` times as fine."""
+    about = {
+        "Conventions": "CF-1.10",
+        "source": source.name,
+        "comment": (
+            "Where the prompt of an adapter looked to put this question: the share of each block of a tile in what the "
+            "model was told. It is no proof of the answer. Tiles at the lower and right edge are seen in windows "
+            "shifted inwards: a cell there has the weight of the block that holds its middle."
+        ),
+    }
+    own = group.create_group("evidence", attributes={**about, **_place_attributes(source, side)})
+    _add_coordinates(own, source, side)
+    meaning = {"long_name": "share of the block in the prompt", "units": "1"}
+    return _add_layer(own, "weight", (source.n_rows * side, source.n_cols * side), "f4", np.nan, meaning)
 
 
 def _add_layer(
@@ -104,9 +129,9 @@ def _add_array(
     return group.create_array(name, attributes=attributes, **options)
 
 
-def _add_coordinates(group: zarr.Group, source: TiledSource) -> None:
-    """Add `spatial_ref`, and the cells' centres where the grid is not rotated."""
-    crs, transform = CRS.from_wkt(source.crs_wkt), source.tile_transform
+def _add_coordinates(group: zarr.Group, source: TiledSource, side: int = 1) -> None:
+    """Add `spatial_ref`, and the centres of the cells, `side` along each side of a tile, if the grid is not rotated."""
+    crs, transform = CRS.from_wkt(source.crs_wkt), source.tile_transform @ Affine.scale(1 / side)
     geo_transform = " ".join(map(repr, transform.to_gdal()))
     about = {**crs.to_cf(), "spatial_ref": source.crs_wkt, "GeoTransform": geo_transform}
     _add_array(group, "spatial_ref", (), about, shape=(), dtype="i4", fill_value=None)[...] = 0
@@ -115,8 +140,8 @@ def _add_coordinates(group: zarr.Group, source: TiledSource) -> None:
     geographic = crs.is_geographic
     unit = crs.axis_info[0].unit_name if crs.axis_info else ""
     axes = [
-        ("x", transform.c, transform.a, source.n_cols, "longitude", "degrees_east"),
-        ("y", transform.f, transform.e, source.n_rows, "latitude", "degrees_north"),
+        ("x", transform.c, transform.a, source.n_cols * side, "longitude", "degrees_east"),
+        ("y", transform.f, transform.e, source.n_rows * side, "latitude", "degrees_north"),
     ]
     for name, start, step, n, angle, degrees in axes:
         about = {
@@ -141,9 +166,10 @@ def _about(source: TiledSource) -> dict[str, Any]:
     return about | ({"acquired": source.acquired.isoformat()} if source.acquired else {})
 
 
-def _place_attributes(source: TiledSource) -> dict[str, Any]:
-    """-> the GeoZarr attributes, which also hold for rotated grids."""
-    transform, n_rows, n_cols = source.tile_transform, source.n_rows, source.n_cols
+def _place_attributes(source: TiledSource, side: int = 1) -> dict[str, Any]:
+    """-> the GeoZarr attributes, which also hold for rotated grids, of `side` cells along each side of a tile."""
+    transform = source.tile_transform @ Affine.scale(1 / side)
+    n_rows, n_cols = source.n_rows * side, source.n_cols * side
     xs, ys = zip(*(transform @ corner for corner in ((0, 0), (n_cols, 0), (n_cols, n_rows), (0, n_rows))), strict=True)
     return {
         "zarr_conventions": _CONVENTIONS,

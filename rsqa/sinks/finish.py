@@ -14,6 +14,7 @@ from rsqa.sinks.classes import finish_classes
 from rsqa.sinks.geoparquet import finish_answers
 from rsqa.sinks.stac import write_item
 from rsqa.sinks.summary import AnswersSummary
+from rsqa.sinks.table import EVIDENCE_SCHEMA, SCHEMA
 from rsqa.sinks.tiling import TiledSource
 from rsqa.sinks.whole import discard, write_whole_bytes
 from rsqa.sinks.zarr import finish_cube
@@ -37,6 +38,8 @@ class FinishInputs:
     """Name -> version of all that made the answers, the model included."""
     lineage: str
     """One sentence: what was done to the imagery, for people."""
+    evidence: int = 0
+    """Blocks along a side of a tile whose weights in an adapter the parts hold; 0: they don't."""
 
 
 def finish(out: Path, inputs: FinishInputs, run_facts: Mapping[str, Any]) -> AnswersSummary:
@@ -63,8 +66,10 @@ def _finish_tables(out: Path, inputs: FinishInputs) -> AnswersSummary:
         summary = finish_classes(table, inputs.parts, question, inputs.task, crs_wkts, inputs.plan_id)
         _finish_maps(out, inputs, inputs.task, question.options)
         return summary
-    summary = finish_answers(table, inputs.parts, inputs.questions, crs_wkts, inputs.plan_id)
-    finish_cube(out / "tiles.zarr", inputs.parts, inputs.sources, inputs.questions, inputs.plan_id)
+    schema = EVIDENCE_SCHEMA if inputs.evidence else SCHEMA
+    summary = finish_answers(table, inputs.parts, inputs.questions, crs_wkts, inputs.plan_id, schema)
+    cube = out / "tiles.zarr"
+    finish_cube(cube, inputs.parts, inputs.sources, inputs.questions, inputs.plan_id, evidence=inputs.evidence)
     if isinstance(inputs.task, Caption):
         _finish_summary(out / "summary.json", inputs, inputs.task)
     return summary

@@ -36,11 +36,17 @@ _WKB_TYPES = {b"\x03\0\0\0": "Polygon", b"\x06\0\0\0": "MultiPolygon"}
 
 
 def finish_answers(
-    path: Path, parts: Sequence[Path], questions: Sequence[Question], crs_wkts: Iterable[str], plan_id: str
+    path: Path,
+    parts: Sequence[Path],
+    questions: Sequence[Question],
+    crs_wkts: Iterable[str],
+    plan_id: str,
+    schema: pa.Schema = SCHEMA,
 ) -> AnswersSummary:
-    """Gather `parts`, in order, in one table of answers. See `finish_table`."""
+    """Gather `parts`, in order, in one table of answers. See `finish_table`; `schema`: columns that the parts have."""
     tally = Tally(questions)
-    finish_table(path, parts, Columns(SCHEMA, tally.count), len(questions), crs_wkts, {"plan_id": plan_id})
+    columns = Columns(schema, tally.count, read=schema.names)
+    finish_table(path, parts, columns, len(questions), crs_wkts, {"plan_id": plan_id})
     return tally.summary()
 
 
@@ -58,6 +64,8 @@ class Columns:
     """Rows of parts -> the rows that go on; sees each once, in order."""
     shaped: Callable[[pa.Table], pa.Table] = _unchanged
     """Those, in the system of the table -> rows of `schema`."""
+    read: Sequence[str] = tuple(SCHEMA.names)
+    """What is read of the parts."""
 
 
 def finish_table(
@@ -78,7 +86,7 @@ def finish_table(
     systems = {crs_label(wkt): wkt for wkt in crs_wkts if wkt}
     crs = common_crs(systems.values())
     group_rows = max(1, GROUP_ROWS // n_questions) * n_questions
-    groups = map(columns.counted, read_parts(parts, group_rows, SCHEMA.names))
+    groups = map(columns.counted, read_parts(parts, group_rows, columns.read))
     if crs == LONLAT:
         groups = map(lambda group: _to_lonlat(group, systems, n_questions), groups)
     groups = map(columns.shaped, groups)

@@ -28,6 +28,7 @@ from rsqa.errors import OutputError
 from rsqa.sinks.ground import crs_label, projjson
 from rsqa.sinks.table import (
     BOX_SCHEMA,
+    EVIDENCE,
     FORMAT,
     SCHEMA,
     bbox_array,
@@ -75,6 +76,8 @@ class QuestionColumns:
     """(N,) of (B, 4, 2) corners in pixels of the source, kept whatever the status; None: no boxes were asked for."""
     malformed: NDArray[np.integer[Any]] | None = None
     """(N,) boxes that were begun and are none."""
+    evidence: NDArray[np.float32] | None = None
+    """(N, blocks) share of each block in what an adapter told the model, NaN: without ground; None: not kept."""
 
     def __post_init__(self) -> None:
         n_tiles = len(self.status)
@@ -270,6 +273,9 @@ def _question_table(
         "processing_id": _repeated([column.processing_id for column in columns], tiles, "processing_id"),
     }
     table = pa.table([values[name] for name in SCHEMA.names], schema=SCHEMA)
+    kept = [column.evidence.shape[1:] for column in columns if column.evidence is not None]
+    if kept:
+        return table.append_column(EVIDENCE, _evidence(joined("evidence", kept[0]), asked))
     boxes = joined("boxes")
     if boxes is None:
         return table
@@ -287,6 +293,15 @@ def _boxes(corners: NDArray[np.object_], asked: NDArray[np.bool_]) -> pa.ListArr
     flat = np.concatenate([np.zeros(0), *(boxes.ravel() for boxes in corners[lengths > 0])])
     offsets = pa.array(np.cumsum([0, *lengths]), pa.int32(), mask=np.append(~asked, False))
     return pa.ListArray.from_arrays(offsets, pa.FixedSizeListArray.from_arrays(pa.array(flat), 8))
+
+
+def _evidence(shares: NDArray[np.float32] | None, asked: NDArray[np.bool_]) -> pa.ListArray:
+    """(N, blocks) -> the column `evidence`."""
+    assert shares is not None
+    ends = np.append(0, np.cumsum(asked)) * shares.shape[1]
+    offsets = pa.array(ends, pa.int32(), mask=np.append(~asked, False))
+    known = shares[asked].ravel()
+    return pa.ListArray.from_arrays(offsets, pa.array(known, pa.float32(), mask=np.isnan(known)))
 
 
 def _joined(pieces: Sequence[NDArray[Any] | None], tiles: Sequence[int], shape: tuple[int, ...]) -> NDArray[Any] | None:

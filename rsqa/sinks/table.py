@@ -58,6 +58,13 @@ SCHEMA = pa.schema(
     ]
 )
 
+EVIDENCE = pa.field("evidence", pa.list_(pa.float32()))
+"""Share of each block of the tile's window in what an adapter told the model, row by row of the square that they form:
+where the prompt looked. Null for tiles that were not asked, a null share for a block without ground."""
+
+EVIDENCE_SCHEMA = SCHEMA.append(EVIDENCE)
+"""Of runs that keep it."""
+
 BOXES = pa.list_(pa.list_(pa.float64(), 8))
 """x, y of the four corners of each box, as `rsqa.tasks.boxes.pixel_corners` gives them."""
 

@@ -2,11 +2,12 @@
 
     SOURCE/               status, valid_frac
     SOURCE/QUESTION/      status; of closed questions also value, confidence
+    SOURCE/QUESTION/evidence/   on request weight, on the finer grid of an adapter's blocks
 
 Each group holds its own x, y and spatial_ref, so that it opens by itself (xarray with `decode_coords="all"`, GDAL,
 QGIS). Cells join the tables by tile_row, tile_col. Only the driver writes here: two writers in a chunk lose data.
 
-N tiles, Q questions.
+N tiles, Q questions, k cells along a side of a tile: 1 but for evidence.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
 from rsqa.sinks.cube_layout import CHUNK, create_source, question_group, value_codes
+from rsqa.sinks.evidence import on_cores, shares_of
 from rsqa.sinks.part import read_parts
 from rsqa.sinks.table import FORMAT, STATUSES, tile_statuses
 from rsqa.sinks.tiling import TiledSource
@@ -47,8 +49,11 @@ def finish_cube(
     questions: Sequence[Question],
     plan_id: str,
     zarr_format: Literal[2, 3] = 2,
+    evidence: int = 0,
 ) -> bool:
     """Write the cube of all sources with at least 64 tiles; -> whether there is one.
+
+    `evidence`: blocks along a side of a tile whose weights the parts hold, 0: none.
 
     An earlier cube is replaced when the new one is whole; the same parts give the same bytes. Raises OutputError when
     a part is damaged or `path` can't be written.
@@ -61,10 +66,11 @@ def finish_cube(
     def write(folder: Path) -> None:
         root = zarr.open_group(LocalStore(folder), mode="w", zarr_format=zarr_format)
         root.attrs.update({"rsqa": {"format": FORMAT, "plan_id": plan_id}})
-        bands = _Bands({source.name: create_source(root, source, questions) for source in shown})
+        bands = _Bands({source.name: create_source(root, source, questions, evidence) for source in shown}, shown)
         columns = ["source", "tile_row", "tile_col", "value", "confidence", "status", "valid_frac"]
+        columns += ["evidence"] if evidence else []
         for group in read_parts(parts, max(1, GROUP_ROWS // len(questions)) * len(questions), columns):
-            for cells in _by_source(group, questions):
+            for cells in _by_source(group, questions, evidence):
                 bands.put(cells)
         bands.flush()
         with warnings.catch_warnings():
@@ -83,10 +89,10 @@ class _Cells:
     rows: NDArray[np.integer[Any]]
     cols: NDArray[np.integer[Any]]
     layers: dict[str, NDArray[Any]]
-    """Path of an array below the source's group -> (N,)."""
+    """Path of an array below the source's group -> (N,), or (N, k·k) weights of the blocks of each tile's window."""
 
 
-def _by_source(group: pa.Table, questions: Sequence[Question]) -> Iterator[_Cells]:
+def _by_source(group: pa.Table, questions: Sequence[Question], evidence: int) -> Iterator[_Cells]:
     """Rows of whole tiles -> cells."""
     n_questions = len(questions)
     tiles = group.take(pa.array(np.arange(0, group.num_rows, n_questions)))
@@ -95,6 +101,8 @@ def _by_source(group: pa.Table, questions: Sequence[Question]) -> Iterator[_Cell
     for i, question in enumerate(questions):
         name, own = question_group(question.id), group.take(pa.array(np.arange(i, group.num_rows, n_questions)))
         layers[f"{name}/status"] = pc.index_in(own["status"], pa.array(STATUSES)).to_numpy()
+        if evidence:
+            layers[f"{name}/evidence/weight"] = shares_of(own["evidence"], evidence)
         if question.closed:
             dtype, unknown = value_codes(question)
             codes = pc.index_in(own["value"], pa.array(question.options))
@@ -114,21 +122,26 @@ class _Bands:
     Right for tiles in any order; fast for blocks that sweep downward.
     """
 
-    def __init__(self, arrays: Mapping[str, Mapping[str, zarr.Array[Any]]]) -> None:
+    def __init__(self, arrays: Mapping[str, Mapping[str, zarr.Array[Any]]], sources: Sequence[TiledSource]) -> None:
         self.arrays = arrays
         """Source -> path -> array."""
+        self.sources = {source.name: source for source in sources}
         self.open: OrderedDict[tuple[str, int], dict[str, NDArray[Any]]] = OrderedDict()
         """(source, band) -> path -> its rows, the least recently used first."""
 
     def put(self, cells: _Cells) -> None:
         if cells.source not in self.arrays:
             return
-        bands = cells.rows // CHUNK
+        source, bands = self.sources[cells.source], cells.rows // CHUNK
         for band in np.unique(bands).tolist():
             here = bands == band
             buffers = self._band(cells.source, band)
+            rows, cols = cells.rows[here], cells.cols[here]
             for path, layer in cells.layers.items():
-                buffers[path][cells.rows[here] - band * CHUNK, cells.cols[here]] = layer[here]
+                values = layer[here, None, None] if layer.ndim == 1 else on_cores(layer[here], source, rows, cols)
+                k = values.shape[1]
+                by_tile = buffers[path].reshape(-1, k, source.n_cols, k)  # a view
+                by_tile[rows - band * CHUNK, :, cols, :] = values
 
     def flush(self) -> None:
         while self.open:
@@ -139,12 +152,19 @@ class _Bands:
         if key not in self.open:
             while len(self.open) >= OPEN_BANDS:
                 self._close_oldest()
-            rows = slice(band * CHUNK, (band + 1) * CHUNK)
-            self.open[key] = {path: np.asarray(array[rows]) for path, array in self.arrays[source].items()}
+            self.open[key] = {
+                path: np.asarray(array[self._rows(source, band, array)]) for path, array in self.arrays[source].items()
+            }
         self.open.move_to_end(key)
         return self.open[key]
 
     def _close_oldest(self) -> None:
         (source, band), buffers = self.open.popitem(last=False)
         for path, buffer in buffers.items():
-            self.arrays[source][path][band * CHUNK : (band + 1) * CHUNK] = buffer
+            array = self.arrays[source][path]
+            array[self._rows(source, band, array)] = buffer
+
+    def _rows(self, source: str, band: int, array: zarr.Array[Any]) -> slice:
+        """Those of a band in an array of k cells along a side of a tile."""
+        height = CHUNK * array.shape[0] // self.sources[source].n_rows
+        return slice(band * height, (band + 1) * height)

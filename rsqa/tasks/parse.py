@@ -59,6 +59,8 @@ class Answers:
     """(N,) mean log-probability of the tokens written."""
     reasoning: NDArray[np.object_] | None = None
     """(N,) of str, None where none was written."""
+    evidence: NDArray[np.float32] | None = None
+    """(N, blocks) see `Replies.evidence`; never read from words, None unless it is kept beside them."""
 
 
 def answers(

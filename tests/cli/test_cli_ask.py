@@ -97,9 +97,9 @@ def test_every_option_reaches_the_request(library, tmp_path):
     file.write_text("b: Is there a road?")
     line = (
         f"ask m.tif n.tif -q a:\tWater? --question-file {file} --out o --bands 4,3,2 --tile-px 224 --gsd 0.5 "
-        "--scale 0,10 --min-valid 0.25 --model tinyrs --adapter a --card c.json --no-reasoning --batch-size 3 "
-        "--workers 2 --device cuda:1 --dtype bfloat16 --overwrite --retry-errors --max-duration 1h30m --allow-mixed "
-        "--part-tiles 9 --cache-features f --quiet"
+        "--scale 0,10 --min-valid 0.25 --model tinyrs --adapter a --evidence --card c.json --no-reasoning "
+        "--batch-size 3 --workers 2 --device cuda:1 --dtype bfloat16 --overwrite --retry-errors --max-duration 1h30m "
+        "--allow-mixed --part-tiles 9 --cache-features f --quiet"
     )
     assert rsqa.cli.run(line.split(" ")) == 0
     [request] = library.requests
@@ -115,6 +115,7 @@ def test_every_option_reaches_the_request(library, tmp_path):
         "min_valid": 0.25,
         "model": "tinyrs",
         "adapter": Path("a"),
+        "evidence": True,
         "card": "c.json",
         "reasoning": False,
         "batch_size": 3,

@@ -31,7 +31,9 @@ def report(folder):
     ring = [transform @ (col + 10 * x, row + 10 * y) for x, y in ((-1, 1), (1, 1), (1, -1), (-1, -1))]
     far = [transform @ (source.width * 9, 0)] * 4
     boxes = Boxes(np.float32([ring, far]), np.uint16([1, 0]), ("<i>plane", "ship"), np.float32([0.6, np.nan]), 0)
-    return replace(report, boxes=boxes)
+    weights = np.tile(np.uint8([200, 0, 0, 255]).reshape(1, 2, 2), (ROWS * COLS, 1, 1))  # all on the upper left block
+    evidence = {answers.question.id: weights for answers in report.answers}
+    return replace(report, boxes=boxes, plan=replace(report.plan, evidence=2), evidence=evidence)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,21 @@ def afresh(page):
     yield
     assert not page.errors
     assert page.run("document.title") == "mosaic <i>.tif"
+
+
+def test_where_the_prompt_looked_is_drawn_instead_of_the_answers(page, report):
+    slide(page, "opacity", 100)
+    x, y = middle(page, report, 2, 3)
+    left, top, right, bottom = x - 3, y - 3, x + 3, y + 3
+    blocks = [(left, top), (right, top), (left, bottom), (right, bottom)]
+    answers = colours(page, blocks)
+    page.run("byId('evidence').click()")
+    looked, *others = colours(page, blocks)
+    page.run("byId('evidence').click()")
+    assert looked[:3] == [88, 24, 130]
+    assert all(other[:3] != looked[:3] for other in others)
+    assert "no proof" in text(page, "looked")
+    assert colours(page, blocks) == answers
 
 
 def test_every_tile_has_the_colour_of_its_answer(page, report, rows):

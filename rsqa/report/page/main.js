@@ -19,6 +19,7 @@ function start(data) {
     byId("sureness").hidden = false; // a canvas that is hidden has no size
     byId("sureness").hidden = !drawHistogram(data, question(), state.threshold) && !data.boxes;
     map.paint(question(), state.threshold, state.hidden);
+    if (map.showsEvidence) map.paintEvidence(question());
   }
 
   function showObjects() {
@@ -60,6 +61,10 @@ function start(data) {
     if (data.questions.length) showQuestion();
     showObjects();
   });
+  byId("evidence").addEventListener("change", (event) => {
+    map.showsEvidence = event.target.checked;
+    showQuestion();
+  });
   byId("opacity").addEventListener("input", (event) => {
     map.opacity = event.target.value / 100;
     map.redraw();
@@ -91,6 +96,7 @@ function start(data) {
   byId("subtitle").textContent = data.subtitle;
   byId("opacity").value = 100 * map.opacity;
   byId("objects").hidden = !data.boxes;
+  byId("looked").hidden = !data.blocks;
   showObjects();
   for (const note of data.notes) byId("notes").append(element("li", { textContent: note }));
   byId("notes").hidden = !data.notes.length;

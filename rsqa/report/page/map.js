@@ -3,6 +3,7 @@
 
 const GRID_FROM = 14; // screen pixels of a tile from which lines between tiles help
 const QUIET = 130; // of 255: how much colour an answer gets that says that nothing is there
+const EVIDENCE = [88, 24, 130]; // a violet that no answer has
 const PICK_SLACK = 4; // screen pixels that a click may drift
 
 class TileMap {
@@ -15,10 +16,12 @@ class TileMap {
     this.opacity = 0.6;
     this.hiddenBoxes = new Set(); // numbers of labels
     this.minScore = 0;
+    this.showsEvidence = false; // in place of the answers
     this.pending = false;
     for (const source of data.sources) {
       source.answers = canvasOf(source.cols, source.rows);
       source.unknown = canvasOf(source.cols, source.rows);
+      source.evidence = canvasOf(source.cols * data.blocks, source.rows * data.blocks);
     }
     this.readColours();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
@@ -78,6 +81,26 @@ class TileMap {
       }
       source.answers.getContext("2d").putImageData(answers, 0, 0);
       source.unknown.getContext("2d").putImageData(unknown, 0, 0);
+    }
+    this.redraw();
+  }
+
+  // One pixel a block: the more it weighed, the less of the picture is seen.
+  paintEvidence(question) {
+    const side = this.data.blocks;
+    for (const source of this.data.sources) {
+      const cells = new ImageData(source.cols * side, source.rows * side);
+      for (let row = 0; row < cells.height; row++) {
+        for (let col = 0; col < cells.width; col++) {
+          const tile = source.first + Math.floor(row / side) * source.cols + Math.floor(col / side);
+          const steps = question.evidence[(tile * side + (row % side)) * side + (col % side)];
+          if (steps === this.data.steps.noProbability) continue;
+          const at = 4 * (row * cells.width + col);
+          cells.data.set(EVIDENCE, at);
+          cells.data[at + 3] = (255 * steps) / this.data.steps.probability;
+        }
+      }
+      source.evidence.getContext("2d").putImageData(cells, 0, 0);
     }
     this.redraw();
   }
@@ -160,9 +183,9 @@ class TileMap {
     }
     context.imageSmoothingEnabled = false;
     context.globalAlpha = this.opacity;
-    context.drawImage(source.answers, 0, 0, width, height);
+    context.drawImage(this.showsEvidence ? source.evidence : source.answers, 0, 0, width, height);
     context.restore();
-    if (!source.anyUnknown) return;
+    if (!source.anyUnknown || this.showsEvidence) return;
     begin(over);
     over.drawImage(source.unknown, 0, 0, width, height);
     over.restore();
