@@ -1,38 +1,44 @@
 """Adapters around a frozen base: GRASP and its rivals, one visible loop.
 
 The tower stands still, so each picture is seen once, before the first step; questions are read once, too. Only for
-`vpt` and `full` the tower is run again at every step. One process.
+`vpt` and `full` the tower is run again at every step. One process. At the end `held.json` tells what became of each
+question that was held back: what methods are compared by.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer
 
 from rsqa.engines.grasp import question_vector
 from rsqa.engines.registry import ModelRef, choose_device, find_model, locate
+from rsqa.engines.visual import as_visual
 from rsqa.engines.words import Words
 from rsqa.errors import ModelError, OutputError, RecipeError
 from rsqa.models.checkpoint import Checkpoint
 from rsqa.models.grasp import spread
 from rsqa.models.language import language_of
 from rsqa.models.loading import load_network, load_tokenizer
+from rsqa.sinks.whole import write_whole_bytes
+from rsqa.tasks.prompts import END
 from rsqa.train import checkpoint
 from rsqa.train.adapter import save_adapter
 from rsqa.train.batch import Batch
 from rsqa.train.checkpoint import Progress
 from rsqa.train.forward import Framed, Said
-from rsqa.train.grasp_data import Quiz, Rows, chain_of, picture_order, read_quizzes, rows_of, seen_once
+from rsqa.train.grasp_data import Quiz, Rows, alike, chain_of, picture_order, read_quizzes, rows_of, seen_once
 from rsqa.train.grasp_learner import Learner, grid_of
 from rsqa.train.grasp_recipe import GraspRecipe
 from rsqa.train.log import NOBODY, Log, Watcher
@@ -42,6 +48,7 @@ from rsqa.train.turns import Turn
 
 UNSURE = 0.95
 """Entropy of the weights, as a share of the most there can be, above which blocks are hardly chosen."""
+HELD_FILE = "held.json"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,8 +56,8 @@ class Lesson:
     """Questions, and what the frozen base makes of them once."""
 
     quiz: Quiz
-    visual: Tensor | None
-    """(n, S, D) what the tower sees; None where that changes with each step."""
+    visual: NDArray[Any] | None
+    """(n, S, D) what the tower sees, see `seen_once`; None where that changes with each step."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,50 +71,75 @@ class Bench:
     learner: Learner
     side: int
     """Of the pictures as the model sees them, pixels."""
+    cache: Path
+    """What runs on the same data share."""
     vectors: dict[str, Tensor]
     """(D,) of the text of each question."""
+    answers: dict[str, int]
+    """For a probe: the number of each answer that is learned from; all others have the next one."""
 
 
-def train(recipe: GraspRecipe, data: Path, out: Path, resume: bool = False, watcher: Watcher = NOBODY) -> Path:
+@dataclass(frozen=True, slots=True)
+class HeldItem:
+    """A question that was held back."""
+
+    picture: int
+    kind: str
+    right: bool
+    """Whether every token of the answer is the likeliest."""
+
+
+def train(
+    recipe: GraspRecipe,
+    data: Path,
+    out: Path,
+    resume: bool = False,
+    watcher: Watcher = NOBODY,
+    cache: Path | None = None,
+) -> Path:
     """Run a recipe on what is in `data` -> the adapter's folder `out/model`; `resume`: from the newest checkpoint.
 
+    `cache`: folder of what many runs on the same data may share, scenes and what the tower sees; by default `out`.
     Raises InputError for data that can't be used, OutputError where `out` holds a run or can't be written, ModelError
     when the loss is no number; what was saved stays.
     """
     if checkpoint.checkpoints(out) and not resume:
         raise OutputError(f"{out.name} holds a run already; continue it with --resume or name another --out")
-    bench = set_up(recipe)
+    bench = set_up(recipe, cache or out)
     with checkpoint.writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        learned, held = (prepared(bench, quiz) for quiz in read_quizzes(recipe, data, out, bench.side))
+        bench.cache.mkdir(parents=True, exist_ok=True)
+        learned, held = (prepared(bench, quiz) for quiz in read_quizzes(recipe, data, bench.cache, bench.side))
     trained = nn.ParameterDict({name.replace(".", "/"): weight for name, weight in bench.learner.trained().items()})
     watcher.say(told(bench, learned, held, trained))
     optimizer = torch.optim.AdamW(parameter_groups(bench.learner, recipe))
     begun = checkpoint.restore(out, trained, optimizer) if resume else Progress(0, 0.0)
-    steps = recipe.steps or recipe.epochs * math.ceil(len(learned.quiz) / recipe.batch)
+    per_epoch = math.ceil(len(learned.quiz) / recipe.batch)
+    steps = recipe.steps or recipe.epochs * per_epoch
     log, figures = Log(out, watcher, begun, steps), {}
-    started = time.monotonic() - begun.seconds
+    started, spent = time.monotonic() - begun.seconds, 0.0
     for step in range(begun.step, steps):
         done = step + 1
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * learning_rate(step, steps, recipe.warmup_ratio)
-        rows = drawn(bench, learned.quiz, picture_order(len(learned.quiz), recipe.batch, step, recipe.seed))
-        said, weights = said_of(bench, learned, rows)
-        loss = -said.logprob.mean()
+        before = time.process_time()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(trained.parameters(), recipe.clip)
-        figures = {"loss": loss.item(), "norm": norm.item()} | sparsity(rows, weights)
+        figures = backward(bench, learned, picture_order(len(learned.quiz), recipe.batch, step, recipe.seed))
+        figures["norm"] = nn.utils.clip_grad_norm_(trained.parameters(), recipe.clip).item()
         if not all(map(math.isfinite, figures.values())):
             raise ModelError(f"loss is {figures['loss']} at step {done}; lower the rates ({checkpoint.kept(out)})")
         optimizer.step()
+        spent += time.process_time() - before
         seconds, ending = time.monotonic() - started, done == steps or watcher.stopped()
         each = (seconds - begun.seconds) / (done - begun.step)
-        watcher.step(done, steps, figures["loss"], rows.text.n_learned / each, (steps - done) * each)
+        watcher.step(done, steps, figures["loss"], figures["tokens"] / each, (steps - done) * each)
         if done % recipe.log_every == 0 or ending:
             log.write(step=done, **figures, seconds=seconds)
         if done % recipe.eval_every == 0 or done == steps:
-            log.write(step=done, validation=validate(bench, held))
+            items = held_items(bench, held)
+            log.write(step=done, validation=accuracies(items))
+            if done == steps:
+                write_held(out / HELD_FILE, bench, items, spent / (steps - begun.step) * per_epoch)
         if done % recipe.save_every == 0 or ending:
             with checkpoint.writing(out):
                 export(out / "model", bench)
@@ -119,7 +151,7 @@ def train(recipe: GraspRecipe, data: Path, out: Path, resume: bool = False, watc
     return out / "model"
 
 
-def set_up(recipe: GraspRecipe) -> Bench:
+def set_up(recipe: GraspRecipe, cache: Path) -> Bench:
     """Load the base and put what is trained around it."""
     base = find_model(recipe.init)
     side = recipe.side_px or base.card.side_px
@@ -131,7 +163,7 @@ def set_up(recipe: GraspRecipe) -> Bench:
     network = load_network(files, choose_device(), "bfloat16" if recipe.bf16 else "float32")
     torch.manual_seed(recipe.seed)
     learner = Learner(network, recipe).to(network.lm_head.weight.device)
-    return Bench(recipe, base, files, Words(load_tokenizer(files), base.card), learner, side, {})
+    return Bench(recipe, base, files, Words(load_tokenizer(files), base.card), learner, side, cache, {}, {})
 
 
 def prepared(bench: Bench, quiz: Quiz) -> Lesson:
@@ -142,17 +174,29 @@ def prepared(bench: Bench, quiz: Quiz) -> Lesson:
         with torch.no_grad():
             for text in {turn.question.text for turns in quiz.turns for turn in turns} - bench.vectors.keys():
                 bench.vectors[text] = question_vector(language, bench.words.encode(text), where)
-    return Lesson(quiz, None if learner.sees else seen_once(quiz.pixels, learner.see, learner.device))
+    if bench.recipe.method == "probe" and learner.head is None:  # the first lesson is the one that is learned
+        known = sorted({turn.answer for turns in quiz.turns for turn in turns})
+        bench.answers.update({answer: number for number, answer in enumerate(known)})
+        learner.probe(len(known) + 1)
+    if learner.sees:
+        return Lesson(quiz, None)
+    tower = f"{bench.base.weights_id} {'bfloat16' if bench.recipe.bf16 else 'float32'}"
+    return Lesson(quiz, seen_once(quiz.pixels, learner.see, learner.device, bench.cache, tower))
 
 
 def told(bench: Bench, learned: Lesson, held: Lesson, trained: nn.ParameterDict) -> str:
     """What the run is about, in a line."""
-    n_trained, n_all = (sum(w.numel() for w in some.parameters()) for some in (trained, bench.learner))
     asked = sum(map(len, learned.quiz.turns))
     return (
-        f"{bench.recipe.method}: {n_trained:,} of {n_all:,} parameters learn, from {asked:,} questions on "
-        f"{len(learned.quiz):,} pictures; {sum(map(len, held.quiz.turns)):,} on {len(held.quiz):,} are held back"
+        f"{bench.recipe.method}: {count(trained):,} of {count(bench.learner):,} parameters learn, "
+        f"from {asked:,} questions on {len(learned.quiz):,} pictures; "
+        f"{sum(map(len, held.quiz.turns)):,} on {len(held.quiz):,} are held back"
     )
+
+
+def count(module: nn.Module) -> int:
+    """Numbers in its parameters."""
+    return sum(weight.numel() for weight in module.parameters())
 
 
 def learning_rate(step: int, steps: int, warmup_ratio: float) -> float:
@@ -183,7 +227,12 @@ def drawn(bench: Bench, quiz: Quiz, pictures: Sequence[int]) -> Rows:
     def chain(turn: Turn, place: int) -> Chain:
         inside = prompter is not None and not recipe.before_image
         slots = range(-1 - place * k, -1 - (place + 1) * k, -1) if inside else ()
-        return chain_of(turn, words.suffix(turn.question), words.encode, slots)
+        return chain_of(turn, words.suffix(turn.question), answer, slots)
+
+    def answer(text: str) -> Sequence[int]:
+        if recipe.method == "probe":
+            return (bench.answers.get(text.removesuffix(END), len(bench.answers)),)
+        return words.encode(text)
 
     return rows_of(pictures, quiz, chain, recipe.before_image)
 
@@ -196,7 +245,7 @@ def said_of(bench: Bench, lesson: Lesson, rows: Rows) -> tuple[Said, Tensor | No
     if lesson.visual is None:
         visual = learner.see(lesson.quiz.pixels[rows.pictures].to(learner.device))
     else:
-        visual = lesson.visual[rows.pictures]
+        visual = as_visual(torch.from_numpy(lesson.visual[rows.pictures.numpy()]).to(learner.device))
     width = visual.shape[-1]
     nothing = torch.zeros(width, device=learner.device)
     vectors = [[bench.vectors.get(text, nothing) for text in texts] for texts in rows.questions]
@@ -206,36 +255,69 @@ def said_of(bench: Bench, lesson: Lesson, rows: Rows) -> tuple[Said, Tensor | No
     return said, weights
 
 
-def sparsity(rows: Rows, weights: Tensor | None) -> dict[str, float]:
-    """(R, C, N) weights of blocks -> their entropy (1: all alike), and how many of them are zero."""
-    if weights is None or weights.shape[-1] < 2:
-        return {}
-    asked = torch.tensor([[c < len(texts) for c in range(weights.shape[1])] for texts in rows.questions])
-    chosen = weights.detach()[asked.to(weights.device)]
-    return {"entropy": spread(chosen).mean().item(), "zeros": (chosen == 0).sum(dim=-1).float().mean().item()}
+def backward(bench: Bench, lesson: Lesson, pictures: Sequence[int]) -> dict[str, float]:
+    """Add the gradient of the mean loss of the pictures' answers, some rows at a time, to what there is of it.
+
+    -> that loss, how many tokens it is over, and how the weights of blocks are spread.
+    """
+    pieces = [drawn(bench, lesson.quiz, some) for some in alike(pictures, lesson.quiz)]
+    n, loss, chosen = sum(rows.text.n_learned for rows in pieces), 0.0, list[Tensor]()
+    for rows in pieces:
+        said, weights = said_of(bench, lesson, rows)
+        share = -said.logprob.sum() / n
+        share.backward()  # type: ignore[no-untyped-call]
+        loss += share.item()
+        if weights is not None and weights.shape[-1] > 1:
+            asked = torch.tensor([[c < len(texts) for c in range(weights.shape[1])] for texts in rows.questions])
+            chosen.append(weights.detach()[asked.to(weights.device)])
+    return {"loss": loss, "tokens": n} | (sparsity(torch.cat(chosen)) if chosen else {})
+
+
+def sparsity(weights: Tensor) -> dict[str, float]:
+    """(n, N) weights of blocks -> their entropy (1: all alike), and how many of them are zero."""
+    return {"entropy": spread(weights).mean().item(), "zeros": (weights == 0).sum(dim=-1).float().mean().item()}
 
 
 @torch.no_grad()
-def validate(bench: Bench, held: Lesson) -> dict[str, float]:
-    """Share of questions whose every answer token is the likeliest: of all, as mean over kinds, and of each kind."""
-    right: dict[str, list[bool]] = {}
-    for first in range(0, len(held.quiz), bench.recipe.batch):
-        rows = drawn(bench, held.quiz, range(first, min(first + bench.recipe.batch, len(held.quiz))))
+def held_items(bench: Bench, held: Lesson) -> list[HeldItem]:
+    """What becomes of each question that was held back, in an order that is the same for all methods."""
+    items: list[HeldItem] = []
+    for pictures in alike(range(len(held.quiz)), held.quiz):
+        rows = drawn(bench, held.quiz, pictures)
         said, _ = said_of(bench, held, rows)
         asked = rows.text.labels != IGNORE
         number, turn = asked.nonzero()[:, 0].tolist(), rows.text.turn[asked].tolist()
         hits: dict[tuple[int, int], bool] = {}
         for place, hit in zip(zip(number, turn, strict=True), said.hit.tolist(), strict=True):
             hits[place] = hits.get(place, True) and hit
-        for place, hit in hits.items():
-            right.setdefault(rows.text.kind[place], []).append(hit)
+        shown = rows.pictures.tolist()
+        items += [HeldItem(shown[place[0]], rows.text.kind[place], hit) for place, hit in hits.items()]
+    return items
+
+
+def write_held(path: Path, bench: Bench, items: Sequence[HeldItem], cpu_s_per_epoch: float) -> None:
+    """What a run came to, for tables that compare methods."""
+    trained = sum(weight.numel() for weight in bench.learner.trained().values())
+    facts = {
+        "trained": trained,
+        "base": count(bench.learner) - (0 if bench.recipe.method == "full" else trained),
+        "cpu_s_per_epoch": cpu_s_per_epoch,
+        "items": [asdict(item) for item in items],
+    }
+    write_whole_bytes(path, json.dumps(facts).encode())
+
+
+def accuracies(items: Sequence[HeldItem]) -> dict[str, float]:
+    """Share that is right: of all, as mean over kinds, and of each kind."""
+    right: dict[str, list[bool]] = {}
+    for item in items:
+        right.setdefault(item.kind, []).append(item.right)
     each = {kind: float(np.mean(hits)) for kind, hits in sorted(right.items())}
-    every = [hit for hits in right.values() for hit in hits]
-    return {"OA": float(np.mean(every)), "AA": float(np.mean(list(each.values())))} | each
+    return {"OA": float(np.mean([item.right for item in items])), "AA": float(np.mean(list(each.values())))} | each
 
 
 def export(folder: Path, bench: Bench) -> None:
-    """Write what inference loads. Of vpt nothing: no engine runs it."""
+    """Write what inference loads. Of vpt and probe nothing: no engine runs them."""
     learner, base = bench.learner, bench.base
     card = replace(base.card, temperatures={})  # those of the base were fitted to its own answers
     if learner.prompter is not None:

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rsqa.engines.preprocess import resample
+from rsqa.engines.visual import as_array
 from rsqa.errors import InputError
+from rsqa.sinks.whole import write_whole
 from rsqa.tasks.prompts import END
 from rsqa.train.facts import Facts
 from rsqa.train.grasp_recipe import GraspRecipe
@@ -27,6 +33,8 @@ from rsqa.train.words import SCENE_NOUNS, UCM_LABELS
 
 AT_ONCE = 64
 """Pictures that the tower sees together."""
+ROWS_AT_ONCE = 8
+"""Pictures whose questions are read together."""
 QUIZ_SEED = 23
 """Of the questions: all methods and all seeds of a recipe are asked the same."""
 Asked = tuple[Picture, list[Turn]]
@@ -45,8 +53,11 @@ class Quiz:
         return len(self.turns)
 
 
-def read_quizzes(recipe: GraspRecipe, data: Path, out: Path, side: int) -> tuple[Quiz, Quiz]:
-    """-> what is learned from, and what is held back. Raises InputError when nothing is asked."""
+def read_quizzes(recipe: GraspRecipe, data: Path, cache: Path, side: int) -> tuple[Quiz, Quiz]:
+    """-> what is learned from, and what is held back; scenes are rendered to the folder `cache`.
+
+    Raises InputError when nothing is asked.
+    """
     learned: list[Asked] = []
     held: list[Asked] = []
     names = set(recipe.questions) & {"rsivqa", "labels"}
@@ -59,7 +70,7 @@ def read_quizzes(recipe: GraspRecipe, data: Path, out: Path, side: int) -> tuple
         nouns = tuple(SCENE_NOUNS.values())
         sources = (recipe.scene_windows, FIRST_SEED, learned), (recipe.held_windows, FIRST_HELD_SEED, held)
         for n, seed, into in sources:
-            windows = scene_windows(n, side, out / "scenes", seed)
+            windows = scene_windows(n, side, cache / "scenes", seed)
             into += _asked(PictureSet.of("scenes", windows, rare=nouns), nouns, False)
     if not learned or not held:
         raise InputError(
@@ -92,10 +103,30 @@ def _quiz(asked: Sequence[Asked], side: int) -> Quiz:
     return Quiz(torch.cat(chips).round().to(torch.uint8), tuple(tuple(turns) for _, turns in asked))
 
 
-def seen_once(pixels: Tensor, see: Callable[[Tensor], Tensor], device: torch.device) -> Tensor:
-    """(n, 3, side, side) -> (n, S, D): what the frozen tower sees, kept in memory for all epochs."""
-    with torch.no_grad():
-        return torch.cat([see(some.to(device)) for some in torch.split(pixels, AT_ONCE)])
+def seen_once(
+    pixels: Tensor, see: Callable[[Tensor], Tensor], device: torch.device, cache: Path, tower: str
+) -> NDArray[Any]:
+    """(n, 3, side, side) -> (n, S, D) as `rsqa.engines.visual.as_array`: what the frozen tower sees.
+
+    Kept in a file of the folder `cache` and mapped from there, for all epochs and all runs; `tower` names its weights
+    and precision. OutputError when the folder can't be written.
+    """
+    told = sha256(f"{tower} {tuple(pixels.shape)}".encode())
+    told.update(pixels.numpy().tobytes())
+    file = cache / f"seen-{told.hexdigest()[:16]}.npy"
+
+    def write(part: Path) -> None:
+        pieces = (as_array(see(some.to(device))) for some in torch.split(pixels, AT_ONCE))
+        first = next(pieces)
+        kept = np.lib.format.open_memmap(part, "w+", first.dtype, (len(pixels), *first.shape[1:]))
+        for number, piece in enumerate(chain([first], pieces)):
+            kept[number * AT_ONCE : number * AT_ONCE + len(piece)] = piece
+
+    if not file.is_file():
+        with torch.no_grad():
+            write_whole(file, write)
+    seen: NDArray[Any] = np.load(file, mmap_mode="r")
+    return seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +141,10 @@ class Rows:
     """Texts of each row's questions, C or fewer."""
 
 
-def rows_of(pictures: Sequence[int], quiz: Quiz, chain: Callable[[Turn, int], Chain], alone: bool) -> Rows:
-    """A row for each picture with all its questions; `alone`: for each question. `chain`: turn and place in its row."""
+def rows_of(pictures: Sequence[int], quiz: Quiz, said: Callable[[Turn, int], Chain], alone: bool) -> Rows:
+    """A row for each picture with all its questions; `alone`: for each question. `said`: turn and place in its row."""
     rows = [(i, turns) for i in pictures for turns in (((t,) for t in quiz.turns[i]) if alone else (quiz.turns[i],))]
-    chains = [[chain(turn, place) for place, turn in enumerate(turns)] for _, turns in rows]
+    chains = [[said(turn, place) for place, turn in enumerate(turns)] for _, turns in rows]
     texts = tuple(tuple(turn.question.text for turn in turns) for _, turns in rows)
     return Rows(torch.tensor([i for i, _ in rows]), packed(chains, 0), texts)
 
@@ -121,6 +152,14 @@ def rows_of(pictures: Sequence[int], quiz: Quiz, chain: Callable[[Turn, int], Ch
 def chain_of(turn: Turn, suffix: Sequence[int], answer: Callable[[str], Sequence[int]], slots: Sequence[int]) -> Chain:
     """Slots, the question as the engine asks it, and its answer, which is learned."""
     return Chain.of([((*slots, *suffix), False), (answer(turn.answer + END), True)], turn.kind)
+
+
+def alike(pictures: Sequence[int], quiz: Quiz) -> list[list[int]]:
+    """Pictures -> some of them at a time, such as have about as many words to read: rows of a table are as long as its
+    longest.
+    """
+    order = sorted(pictures, key=lambda i: (sum(len(turn.question.text) for turn in quiz.turns[i]), i))
+    return [order[first : first + ROWS_AT_ONCE] for first in range(0, len(order), ROWS_AT_ONCE)]
 
 
 def picture_order(n: int, batch: int, step: int, seed: int) -> list[int]:

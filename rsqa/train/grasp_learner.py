@@ -35,6 +35,7 @@ class Learner(nn.Module):
         self.recipe = recipe
         self.prompter: Prompter | None = None
         self.patches: nn.Parameter | None = None
+        self.head: nn.Linear | None = None
         words = network.model.language_model.embed_tokens.weight
         if recipe.method in PROMPTS:
             self.prompter = prompter_of(recipe.shape(words.shape[1]))
@@ -45,6 +46,11 @@ class Learner(nn.Module):
             self.patches = nn.Parameter(torch.randn(recipe.tokens, width) * width**-0.5)
         elif recipe.method in ("lora", "dora"):
             with_lora(network, recipe.rank, 2 * recipe.rank, dora=recipe.method == "dora")
+
+    def probe(self, n_answers: int) -> None:
+        """Put a linear layer in the place of the base's words."""
+        width = self.network.model.language_model.embed_tokens.weight.shape[1]
+        self.head = nn.Linear(width, n_answers).to(self.device)
 
     @property
     def device(self) -> torch.device:
@@ -100,7 +106,8 @@ class Learner(nn.Module):
         mask = packed_mask(text.turn, prefix.shape[1])[:, :, prefix.shape[1] :]
         hidden, _ = read(language, _embed(language, text.ids, slots), behind, mask, keys)
         asked = text.labels != IGNORE
-        logits, labels = language.logits(hidden[asked]), text.labels[asked]
+        logits = language.logits(hidden[asked]) if self.head is None else self.head(hidden[asked].float())
+        labels = text.labels[asked]
         said = Said(-F.cross_entropy(logits, labels, reduction="none"), logits.detach().argmax(dim=-1) == labels)
         return said, weights
 

@@ -9,7 +9,7 @@ from rsqa.models.prompt_adapter import PromptShape
 
 PROMPTS = ("grasp", "static", "cocoop")
 """Methods that put vectors before the questions: see `rsqa.models.prompt_adapter.PromptShape`."""
-METHODS = (*PROMPTS, "vpt", "lora", "dora", "full")
+METHODS = (*PROMPTS, "probe", "vpt", "lora", "dora", "full")
 SETS = ("rsivqa", "labels", "scenes")
 
 
@@ -23,7 +23,8 @@ class GraspRecipe:
     stage: str = "grasp"
     seed: int = 0
     method: str = "grasp"
-    """grasp, static, cocoop; vpt: vectors before the patches of the vision tower (arXiv 2203.12119); lora, dora: of the
+    """grasp, static, cocoop; probe: a linear layer from the hidden state that the base would answer from to the answers
+    that were learned from; vpt: vectors before the patches of the vision tower (arXiv 2203.12119); lora, dora: of the
     language part; full: all weights."""
 
     # The shape of a prompt; see PromptShape.

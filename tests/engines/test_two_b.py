@@ -78,9 +78,9 @@ def test_the_2b_shape_answers_four_tiles(folder, card):
         ({"tokens": 8, "inner": 64}, 4 * 8 * 1536 + 2 * (1536 * 64 + 64) + 2),
     ],
 )
-def test_a_prompt_learns_around_the_2b_shape(folder, told, n_trained):
+def test_a_prompt_learns_around_the_2b_shape(folder, told, n_trained, tmp_path):
     (folder / CARD_FILE).write_text(card_to_json(CARDS["tinyrs"]), encoding="utf-8")
-    bench = set_up(GraspRecipe("2B", str(folder), side_px=112, bf16=True, **told))
+    bench = set_up(GraspRecipe("2B", str(folder), side_px=112, bf16=True, **told), tmp_path)
     trained = bench.learner.trained()
     assert sum(weight.numel() for weight in trained.values()) == n_trained
     pixels = torch.randint(0, 256, (2, 3, 112, 112), dtype=torch.uint8)

@@ -15,10 +15,11 @@ from PIL import Image
 from rsqa.engines.cards import CARD_FILE, ModelCard, card_to_json
 from rsqa.engines.registry import find_model, load_engine, locate
 from rsqa.errors import InputError, ModelError, OutputError, RecipeError
+from rsqa.models.loading import load_network
 from rsqa.tasks.prompts import PromptStyle
 from rsqa.tasks.question import YES_NO, Question
 from rsqa.testing import write_random_checkpoint
-from rsqa.train.grasp import drawn, learning_rate, prepared, said_of, set_up, train
+from rsqa.train.grasp import HELD_FILE, backward, drawn, learning_rate, prepared, said_of, set_up, train
 from rsqa.train.grasp_data import picture_order, read_quizzes
 from rsqa.train.grasp_recipe import METHODS, GraspRecipe
 from rsqa.train.log import LOG_FILE, Watcher
@@ -79,16 +80,19 @@ CASES = [
 @pytest.mark.parametrize("change", CASES, ids=str)
 def test_three_steps_of_each_move_the_adapter_and_nothing_else(change, recipe, data, tmp_path):
     recipe = replace(recipe, **change)
-    bench = set_up(recipe)
+    bench = set_up(recipe, tmp_path)
     before = {name: weight.clone() for name, weight in bench.learner.named_parameters()}
     learns = bench.learner.trained().keys()
     assert all(not name.startswith("network.") or "lora" in name for name in learns) or recipe.method == "full"
     told = []
     folder = train(recipe, data, tmp_path / "run", watcher=Watcher(told.append))
-    assert f"{sum(before[name].numel() for name in learns):,} of" in told[0]
+    assert recipe.method == "probe" or f"{sum(before[name].numel() for name in learns):,} of" in told[0]
     assert [line["step"] for line in lines(tmp_path / "run") if "loss" in line] == [1, 2, 3]
-    assert 0 <= lines(tmp_path / "run")[-1]["validation"]["OA"] <= 1
-    if recipe.method == "vpt":
+    told = json.loads((tmp_path / "run" / HELD_FILE).read_text())
+    right = np.mean([item["right"] for item in told["items"]])
+    assert lines(tmp_path / "run")[-1]["validation"]["OA"] == pytest.approx(right, rel=1e-4)
+    assert told["base"] == sum(w.numel() for w in load_network(locate(bench.base), "cpu", "float32").parameters())
+    if recipe.method in ("vpt", "probe"):
         assert not folder.exists()
         return
     if recipe.method == "dora":
@@ -108,7 +112,7 @@ def test_three_steps_of_each_move_the_adapter_and_nothing_else(change, recipe, d
 
 @pytest.mark.parametrize("change", [{}, PAPER, {"method": "lora"}], ids=str)
 def test_the_base_gets_no_gradient_and_stays_as_it_is(change, recipe, data, tmp_path):
-    bench = set_up(replace(recipe, **change))
+    bench = set_up(replace(recipe, **change), tmp_path)
     lesson = prepared(bench, read_quizzes(bench.recipe, data, tmp_path, SIDE)[0])
     kept = {name: weight.clone() for name, weight in bench.learner.named_parameters()}
     said, _ = said_of(bench, lesson, drawn(bench, lesson.quiz, range(8)))
@@ -126,7 +130,7 @@ def test_training_reads_what_the_engine_reads(change, recipe, data, tmp_path):
     """The probability of the right answer is that which the saved adapter gives it."""
     recipe = replace(recipe, **change, questions=("rsivqa",), steps=1, lr_prompts=0.3)
     folder = train(recipe, data, tmp_path / "run")
-    bench = set_up(recipe)
+    bench = set_up(recipe, tmp_path)
     engine = load_engine(find_model(str(folder)), "cpu")
     bench.learner.prompter.load_state_dict(engine.guide._prompter.state_dict())
     lesson = prepared(bench, read_quizzes(recipe, data, tmp_path, SIDE)[0])
@@ -140,6 +144,30 @@ def test_training_reads_what_the_engine_reads(change, recipe, data, tmp_path):
     (reply,) = session.answer(lesson.quiz.pixels[:6].numpy())
     expected = [reply.option_logprob[i, YES_NO.index(answer)] for i, answer in enumerate(answers)]
     np.testing.assert_allclose(total, expected, rtol=0, atol=1e-4)
+
+
+def test_some_rows_at_a_time_give_the_gradient_of_all_together(recipe, data, tmp_path):
+    bench = set_up(recipe, tmp_path)
+    lesson = prepared(bench, read_quizzes(recipe, data, tmp_path, SIDE)[0])
+    pictures = range(2, 22)
+    loss = -said_of(bench, lesson, drawn(bench, lesson.quiz, pictures))[0].logprob.mean()
+    expected = torch.autograd.grad(loss, list(bench.learner.trained().values()))
+    loudest = max(float(gradient.abs().max()) for gradient in expected)
+    told = backward(bench, lesson, pictures)
+    assert told["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    for weight, gradient in zip(bench.learner.trained().values(), expected, strict=True):
+        torch.testing.assert_close(weight.grad, gradient, rtol=0, atol=1e-3 * loudest)
+
+
+def test_what_the_tower_sees_is_kept_for_the_next_run(recipe, data, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    first = train(replace(recipe, steps=1), data, tmp_path / "a", cache=cache)
+    kept = {path.name: path.read_bytes() for path in cache.glob("seen-*.npy")}
+    assert len(kept) == 2
+    monkeypatch.setattr("rsqa.train.grasp_learner.Learner.see", None)
+    again = train(replace(recipe, steps=1), data, tmp_path / "b", cache=cache)
+    assert (first / "adapter_model.safetensors").read_bytes() == (again / "adapter_model.safetensors").read_bytes()
+    assert {path.name: path.read_bytes() for path in cache.glob("seen-*.npy")} == kept
 
 
 def test_the_planted_answers_are_learned(data, tmp_path):
@@ -253,7 +281,7 @@ class TestFolder:
         with pytest.raises(ModelError, match="depends on picture and question"):
             merge_adapter(saved, tmp_path / "merged", None, "auto", False)
         with pytest.raises(ModelError, match="depends on picture and question"):
-            set_up(GraspRecipe("test", str(saved)))
+            set_up(GraspRecipe("test", str(saved)), tmp_path)
         self.config(copy, base_model_name_or_path=str(saved))
         with pytest.raises(ModelError, match="on top of a prompt"):
             find_model(str(saved), adapter=copy)
