@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.errors import RasterioIOError
 
 from rsqa.raster.grid import Block, Tile, TileGrid, Window
 from rsqa.raster.mosaic import odd_blocks, read_window, reopen_files
@@ -170,6 +171,25 @@ def read_block(
     pixels, valid = (None, None) if frame is None else (frame.pixels, frame.valid)
     shape = chip_shape or (grid.window_px, grid.window_px)
     return Sheet(tiles, shape, window, pixels, valid, frozenset(unread))
+
+
+def read_window(source: RasterSource, window: Window, stretch: Stretch, factor: int) -> RawPixels | None:
+    """(C, H, W) uint8 colours of any window of the level `factor`, C = 3 or 1; None where nothing is there.
+
+    Raises one of GDAL_ERRORS when a file block under it can't be decoded or has lost its size; SourceChanged as
+    `read_block`.
+    """
+    table = block_table(source, factor)
+    if table is not None and table.touched(window).odd.any():
+        raise RasterioIOError("a file block has a place but no size")
+    with rasterio.Env(**gdal_env(sidecars=source.sidecars)):
+        colours = palette(source) if source.palette else None
+        try:
+            raw = _read(source, table, window, factor)
+        except GDAL_ERRORS:
+            reopen(source)
+            raise
+        return None if raw is None else _coloured(raw, stretch, colours)
 
 
 def _coloured(raw: RawPixels, stretch: Stretch, colours: NDArray[np.uint8] | None) -> RawPixels:
