@@ -15,7 +15,7 @@
     └── OutputLocked             75   another run holds the lock
 
 Exit codes that are outcomes and not errors: 0 done, 3 done but tiles failed, 9 nothing new (only when asked), 10 time
-budget reached, 130 and 143 interrupted after a clean commit. When several apply:
+budget reached, 11 change found (only when asked), 130 and 143 interrupted after a clean commit. When several apply:
 signal > 1 > 5 > 6 > 4 > 3 > 0.
 
 A message is one line: what was asked, what was found, what to do.
@@ -38,6 +38,7 @@ class ExitCode(IntEnum):
     MODEL = 6
     NOTHING_NEW = 9
     OUT_OF_TIME = 10
+    CHANGED = 11
     LOCKED = 75
     INTERRUPTED = 130
     TERMINATED = 143

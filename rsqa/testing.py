@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -108,6 +109,64 @@ class CrampedSession(EchoSession):
         if n_tiles > next(CrampedEngine.room):
             raise OutOfMemory("a batch does not fit into the fake's memory")
         super()._count(n_tiles)
+
+
+class ColourEngine:
+    """Tells the truth about colours: "Is there magenta?" is yes where pixels are that; of options the most frequent.
+
+    Knows yes/no questions that name one of COLOURS, and choices among them. `RSQA_FAKE_NOISE` is the standard deviation
+    of what is added to its log odds, drawn from the tile; without it a right answer has 0.97.
+    """
+
+    card = replace(EchoEngine.card, name="colours", title="Fake that knows colours")
+
+    def __init__(self, device: str = "cpu", dtype: str = "float32") -> None:
+        pass
+
+    def prepare(self, questions: Sequence[Question], tile_shape: tuple[int, int], batch: int) -> ColourSession:
+        """See `Engine.prepare`."""
+        return ColourSession(tuple(questions))
+
+
+COLOURS = {
+    "red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255),
+    "yellow": (255, 255, 0), "magenta": (255, 0, 255), "cyan": (0, 255, 255),
+}  # fmt: skip
+NEAR = 60
+"""Values by which each channel may differ: pixels may be resampled."""
+LEAST_SHARE = 0.002
+"""Of a tile's pixels, for a colour to be there."""
+
+
+class ColourSession:
+    """See `Session`."""
+
+    def __init__(self, questions: tuple[Question, ...]) -> None:
+        self._questions = questions
+
+    def answer(self, chips: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> list[Replies]:
+        """See `Session.answer`."""
+        shares = {name: _colour_shares(chips, colour) for name, colour in COLOURS.items()}
+        return [_colour_replies(question, shares, chips) for question in self._questions]
+
+
+def _colour_shares(chips: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.float64]:
+    """(N,) share of each tile's pixels that are near the colour."""
+    far = np.abs(chips.astype(np.int16) - np.array(colour, np.int16)[:, None, None])
+    return np.asarray((far <= NEAR).all(axis=1).mean(axis=(1, 2)))
+
+
+def _colour_replies(question: Question, shares: dict[str, NDArray[np.float64]], chips: NDArray[np.uint8]) -> Replies:
+    if question.kind == "yesno":
+        name = next(name for name in COLOURS if name in question.text)
+        there = shares[name] >= LEAST_SHARE
+        odds = np.stack([np.where(there, 3.5, 0.0), np.where(there, 0.0, 3.5)], axis=1)
+    else:
+        odds = np.log(np.stack([shares[option] for option in question.options], axis=1) + 1e-3)
+    if noise := float(os.environ.get("RSQA_FAKE_NOISE", "0")):
+        for row, chip in zip(odds, chips, strict=True):
+            row += noise * np.random.default_rng(_seed(chip.tobytes(), question)).standard_normal(len(row))
+    return Replies((odds - np.log(np.exp(odds).sum(axis=1, keepdims=True)) + np.log(0.95)).astype(np.float32))
 
 
 def _seed(seen: bytes, question: Question) -> int:

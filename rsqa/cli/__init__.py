@@ -25,6 +25,7 @@ from rsqa.cli import (
     finish,
     merge,
     models,
+    monitor,
     report,
     show,
     train,
@@ -56,6 +57,7 @@ app.command("eval")(eval.evaluate)
 app.command()(merge.merge_adapter)
 app.command()(bench.bench)
 app.add_typer(data.app, name="data")
+app.add_typer(monitor.app, name="monitor")
 
 
 def _version(wanted: bool) -> None:
@@ -73,7 +75,7 @@ def rsqa_options(
     """Ask georeferenced imagery of any size questions in words, and get the answers on the ground.
 
     Exit codes: 0 done, 1 unexpected, 2 usage, 3 some tiles failed, 4 input, 5 output, 6 model, 10 out of time,
-    75 another run holds the output, 130 and 143 interrupted.
+    11 something changed, 75 another run holds the output, 130 and 143 interrupted.
     """
 
 

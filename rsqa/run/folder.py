@@ -45,15 +45,26 @@ def begun(out: Path) -> bool:
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Make the folder and hold it; OutputLocked when another run does, OutputError when it can't be written.
+    """Make the folder and hold it; OutputLocked when another run does, OutputError when it can't be written."""
+    with held(out):
+        try:
+            (out / PARTS).mkdir(exist_ok=True)
+        except OSError as error:
+            raise _unwritable(out, error) from error
+        yield
+
+
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """`locked` for any folder of ours.
 
     The kernel frees the lock with its holder, however that ends; the file itself stays and means nothing.
     """
     try:
-        (out / PARTS).mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
         lock = os.open(out / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise OutputError(f"can't write to {str(out)!r}: {error.strerror}; choose another folder with --out") from error
+        raise _unwritable(out, error) from error
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,6 +73,10 @@ def locked(out: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def _unwritable(out: Path, error: OSError) -> OutputError:
+    return OutputError(f"can't write to {str(out)!r}: {error.strerror}; choose another folder with --out")
 
 
 def clear(out: Path) -> None:

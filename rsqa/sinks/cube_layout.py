@@ -64,26 +64,26 @@ def create_source(
 
     `evidence`: blocks along a side of a tile of which there are weights; 0: none.
     """
-    place = _place_attributes(source)
+    place = place_attributes(source)
     shape = source.n_rows, source.n_cols
     own = root.create_group(group_name(source.name), attributes={**_about(source), **place})
-    _add_coordinates(own, source)
+    add_coordinates(own, source)
     arrays = {
-        "status": _add_layer(own, "status", shape, "u1", NO_STATUS, _flags(TILE_STATUSES, NO_STATUS)),
+        "status": _add_layer(own, "status", shape, "u1", NO_STATUS, flags(TILE_STATUSES, NO_STATUS)),
         "valid_frac": _add_layer(own, "valid_frac", shape, "f4", np.nan, {"long_name": "valid share of the core"}),
     }
     for question in questions:
         name = question_group(question.id)
         asked = {"question_id": question.id, "question": question.text, "kind": question.kind}
         group = own.create_group(name, attributes={**_about(source), **asked, **place})
-        _add_coordinates(group, source)
+        add_coordinates(group, source)
         if evidence:
             arrays[f"{name}/evidence/weight"] = _add_evidence(group, source, evidence)
-        arrays[f"{name}/status"] = _add_layer(group, "status", shape, "u1", NO_STATUS, _flags(STATUSES, NO_STATUS))
+        arrays[f"{name}/status"] = _add_layer(group, "status", shape, "u1", NO_STATUS, flags(STATUSES, NO_STATUS))
         if not question.closed:
             continue
         dtype, unknown = value_codes(question)
-        meaning = {"long_name": question.text, "options": list(question.options), **_flags(question.options, unknown)}
+        meaning = {"long_name": question.text, "options": list(question.options), **flags(question.options, unknown)}
         arrays[f"{name}/value"] = _add_layer(group, "value", shape, dtype, unknown, meaning)
         sure = {"long_name": "probability of the value"}
         arrays[f"{name}/confidence"] = _add_layer(group, "confidence", shape, "f4", np.nan, sure)
@@ -101,8 +101,8 @@ def _add_evidence(group: zarr.Group, source: TiledSource, side: int) -> zarr.Arr
             "shifted inwards: a cell there has the weight of the block that holds its middle."
         ),
     }
-    own = group.create_group("evidence", attributes={**about, **_place_attributes(source, side)})
-    _add_coordinates(own, source, side)
+    own = group.create_group("evidence", attributes={**about, **place_attributes(source, side)})
+    add_coordinates(own, source, side)
     meaning = {"long_name": "share of the block in the prompt", "units": "1"}
     return _add_layer(own, "weight", (source.n_rows * side, source.n_cols * side), "f4", np.nan, meaning)
 
@@ -114,10 +114,10 @@ def _add_layer(
     about = {**attributes, "grid_mapping": "spatial_ref"}
     if group.metadata.zarr_format == 3 and np.dtype(dtype).kind == "u":
         about["_FillValue"] = fill  # format 2 has only one kind of fill, readers of format 3 ask for this one
-    return _add_array(group, name, ("y", "x"), about, shape=shape, dtype=dtype, fill_value=fill, chunks=(CHUNK, CHUNK))
+    return add_array(group, name, ("y", "x"), about, shape=shape, dtype=dtype, fill_value=fill, chunks=(CHUNK, CHUNK))
 
 
-def _add_array(
+def add_array(
     group: zarr.Group, name: str, dims: tuple[str, ...], attributes: dict[str, Any], **options: Any
 ) -> zarr.Array[Any]:
     if group.metadata.zarr_format == 2:
@@ -129,12 +129,12 @@ def _add_array(
     return group.create_array(name, attributes=attributes, **options)
 
 
-def _add_coordinates(group: zarr.Group, source: TiledSource, side: int = 1) -> None:
+def add_coordinates(group: zarr.Group, source: TiledSource, side: int = 1) -> None:
     """Add `spatial_ref`, and the centres of the cells, `side` along each side of a tile, if the grid is not rotated."""
     crs, transform = CRS.from_wkt(source.crs_wkt), source.tile_transform @ Affine.scale(1 / side)
     geo_transform = " ".join(map(repr, transform.to_gdal()))
     about = {**crs.to_cf(), "spatial_ref": source.crs_wkt, "GeoTransform": geo_transform}
-    _add_array(group, "spatial_ref", (), about, shape=(), dtype="i4", fill_value=None)[...] = 0
+    add_array(group, "spatial_ref", (), about, shape=(), dtype="i4", fill_value=None)[...] = 0
     if (transform.b, transform.d) != (0, 0):
         return  # no one-dimensional x and y would be true
     geographic = crs.is_geographic
@@ -150,7 +150,7 @@ def _add_coordinates(group: zarr.Group, source: TiledSource, side: int = 1) -> N
             "units": degrees if geographic else unit,
         }
         centres = start + (np.arange(n) + 0.5) * step
-        _add_array(group, name, (name,), about, shape=(n,), dtype="f8", fill_value=np.nan, chunks=(n,))[:] = centres
+        add_array(group, name, (name,), about, shape=(n,), dtype="f8", fill_value=np.nan, chunks=(n,))[:] = centres
 
 
 def _about(source: TiledSource) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def _about(source: TiledSource) -> dict[str, Any]:
     return about | ({"acquired": source.acquired.isoformat()} if source.acquired else {})
 
 
-def _place_attributes(source: TiledSource, side: int = 1) -> dict[str, Any]:
+def place_attributes(source: TiledSource, side: int = 1) -> dict[str, Any]:
     """-> the GeoZarr attributes, which also hold for rotated grids, of `side` cells along each side of a tile."""
     transform = source.tile_transform @ Affine.scale(1 / side)
     n_rows, n_cols = source.n_rows * side, source.n_cols * side
@@ -182,7 +182,7 @@ def _place_attributes(source: TiledSource, side: int = 1) -> dict[str, Any]:
     }
 
 
-def _flags(meanings: Sequence[str], unknown: int) -> dict[str, Any]:
+def flags(meanings: Sequence[str], unknown: int) -> dict[str, Any]:
     """-> CF flags: a value for each meaning, and the last one for cells without any."""
     words = [re.sub(r"[^A-Za-z0-9_.@+-]+", "_", meaning) for meaning in meanings]
     times = Counter(words)

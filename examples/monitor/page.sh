@@ -1,0 +1,3 @@
+#!/bin/sh
+# on_change = ["./page.sh"]: a line per change on standard input, the GeoParquet of changes as last argument.
+{ cat; echo; echo "All of them: $1"; } | mail -s "Something changed" you@example.org
