@@ -173,21 +173,20 @@ def read_block(
     return Sheet(tiles, shape, window, pixels, valid, frozenset(unread))
 
 
-def read_window(source: RasterSource, window: Window, stretch: Stretch, factor: int) -> RawPixels | None:
+def read_colours(source: RasterSource, window: Window, stretch: Stretch, factor: int) -> RawPixels | None:
     """(C, H, W) uint8 colours of any window of the level `factor`, C = 3 or 1; None where nothing is there.
 
     Raises one of GDAL_ERRORS when a file block under it can't be decoded or has lost its size; SourceChanged as
     `read_block`.
     """
-    table = block_table(source, factor)
-    if table is not None and table.touched(window).odd.any():
+    if odd_blocks(source, window, factor):
         raise RasterioIOError("a file block has a place but no size")
     with rasterio.Env(**gdal_env(sidecars=source.sidecars)):
         colours = palette(source) if source.palette else None
         try:
-            raw = _read(source, table, window, factor)
+            raw = read_window(source, window, factor)
         except GDAL_ERRORS:
-            reopen(source)
+            reopen_files(source)
             raise
         return None if raw is None else _coloured(raw, stretch, colours)
 

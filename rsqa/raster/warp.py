@@ -18,7 +18,7 @@ from rsqa.errors import SourceRefused
 from rsqa.raster.anchored import AnchoredGrid, Tiles, between, net
 from rsqa.raster.grid import MAX_BLOCK_PX, Window
 from rsqa.raster.ground import ground_gsd
-from rsqa.raster.read import read_window
+from rsqa.raster.read import read_colours
 from rsqa.raster.source import GDAL_ERRORS, RasterSource, gdal_env
 from rsqa.raster.stretch import Stretch
 
@@ -81,7 +81,7 @@ class View:
                 "at once; build overviews: gdaladdo"
             )
         try:
-            seen = read_window(self.source, window, self.stretch, factor)
+            seen = read_colours(self.source, window, self.stretch, factor)
         except GDAL_ERRORS:
             if len(tiles) > 1:
                 yield from self._halves(tiles, factor)
