@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,9 @@ QWEN2VL_TOKENS = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
     "<|image_pad|>", "<|video_pad|>",
 )  # fmt: skip
+
+DEADLY = 13
+"""Value of the pixels that end a process of `DeadlyEngine`."""
 
 
 class EchoEngine:
@@ -62,6 +66,14 @@ class CrampedEngine(EchoEngine):
     def prepare(self, questions: Sequence[Question], tile_shape: tuple[int, int], batch: int) -> CrampedSession:
         """See `Engine.prepare`."""
         return CrampedSession(self, tuple(questions), tile_shape, batch)
+
+
+class DeadlyEngine(EchoEngine):
+    """A fake whose process dies, as by kill -9, of a tile that is all DEADLY."""
+
+    def prepare(self, questions: Sequence[Question], tile_shape: tuple[int, int], batch: int) -> DeadlySession:
+        """See `Engine.prepare`."""
+        return DeadlySession(self, tuple(questions), tile_shape, batch)
 
 
 class EchoSession:
@@ -167,6 +179,16 @@ def _colour_replies(question: Question, shares: dict[str, NDArray[np.float64]], 
         for row, chip in zip(odds, chips, strict=True):
             row += noise * np.random.default_rng(_seed(chip.tobytes(), question)).standard_normal(len(row))
     return Replies((odds - np.log(np.exp(odds).sum(axis=1, keepdims=True)) + np.log(0.95)).astype(np.float32))
+
+
+class DeadlySession(EchoSession):
+    """Ends the process at a tile that is all DEADLY."""
+
+    def see(self, chips: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+        """See `SeeingSession.see`."""
+        if (chips == DEADLY).all(axis=(1, 2, 3)).any():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().see(chips, valid)
 
 
 def _seed(seen: bytes, question: Question) -> int:

@@ -47,6 +47,8 @@ def ask(
     reasoning: opt.Reasoning = None,
     batch_size: opt.BatchSize = None,
     workers: opt.Workers = None,
+    scheduler: opt.Scheduler = None,
+    dashboard: opt.Dashboard = False,
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",
     cache_features: opt.CacheFeatures = None,
@@ -90,6 +92,7 @@ def ask(
         reasoning=reasoning,
         batch_size=batch_size,
         workers=workers,
+        scheduler=scheduler,
         device=device,
         dtype=dtype,
         cache_features=cache_features,
@@ -99,7 +102,7 @@ def ask(
         allow_mixed=allow_mixed,
         part_tiles=part_tiles,
     )
-    carry_out(request, dry_run=dry_run, as_json=json, quiet=quiet, no_progress=no_progress)
+    carry_out(request, dry_run=dry_run, as_json=json, quiet=quiet, no_progress=no_progress, dashboard=dashboard)
 
 
 def plan(
@@ -123,6 +126,7 @@ def plan(
     reasoning: opt.Reasoning = None,
     batch_size: opt.BatchSize = None,
     workers: opt.Workers = None,
+    scheduler: opt.Scheduler = None,
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",
     cache_features: opt.CacheFeatures = None,
@@ -155,6 +159,7 @@ def plan(
         reasoning=reasoning,
         batch_size=batch_size,
         workers=workers,
+        scheduler=scheduler,
         device=device,
         dtype=dtype,
         cache_features=cache_features,
@@ -175,7 +180,9 @@ def _questions(texts: Sequence[str] | None, file: Path | None) -> tuple[Question
     return asked.questions
 
 
-def carry_out(request: Request, *, dry_run: bool, as_json: bool, quiet: bool, no_progress: bool) -> None:
+def carry_out(
+    request: Request, *, dry_run: bool, as_json: bool, quiet: bool, no_progress: bool, dashboard: bool = False
+) -> None:
     """Run what was asked, of whatever kind, and say what came of it; with `dry_run` only its plan."""
     from rsqa.run import pipeline
 
@@ -184,9 +191,15 @@ def carry_out(request: Request, *, dry_run: bool, as_json: bool, quiet: bool, no
         _show_plan(request, as_json)
         return
     with progress_shown(wanted=not (quiet or no_progress)) as on_progress:
-        report = pipeline.ask(request, on_progress=on_progress, on_note=log.warning)
+        report = pipeline.ask(
+            request, on_progress, on_note=log.warning, on_dashboard=_say_dashboard if dashboard else None
+        )
     show_report(report, as_json=as_json, quiet=quiet)
     raise typer.Exit(report.exit_code)
+
+
+def _say_dashboard(address: str) -> None:
+    log.info("dashboard: %s", address)
 
 
 def _say_model(model: str | None, adapter: Path | None) -> None:

@@ -35,6 +35,8 @@ def caption(
     adapter: opt.Adapter = None,
     batch_size: opt.BatchSize = None,
     workers: opt.Workers = None,
+    scheduler: opt.Scheduler = None,
+    dashboard: opt.Dashboard = False,
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",
     overwrite: opt.Overwrite = False,
@@ -77,6 +79,7 @@ def caption(
         adapter=adapter,
         batch_size=batch_size,
         workers=workers,
+        scheduler=scheduler,
         device=device,
         dtype=dtype,
         overwrite=overwrite,
@@ -85,4 +88,4 @@ def caption(
         allow_mixed=allow_mixed,
         part_tiles=part_tiles,
     )
-    carry_out(request, dry_run=dry_run, as_json=json, quiet=quiet, no_progress=no_progress)
+    carry_out(request, dry_run=dry_run, as_json=json, quiet=quiet, no_progress=no_progress, dashboard=dashboard)

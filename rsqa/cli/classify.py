@@ -88,6 +88,8 @@ def classify(
     reasoning: opt.Reasoning = None,
     batch_size: opt.BatchSize = None,
     workers: opt.Workers = None,
+    scheduler: opt.Scheduler = None,
+    dashboard: opt.Dashboard = False,
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",
     cache_features: opt.CacheFeatures = None,
@@ -136,6 +138,7 @@ def classify(
         reasoning=reasoning,
         batch_size=batch_size,
         workers=workers,
+        scheduler=scheduler,
         device=device,
         dtype=dtype,
         cache_features=cache_features,
@@ -145,4 +148,4 @@ def classify(
         allow_mixed=allow_mixed,
         part_tiles=part_tiles,
     )
-    carry_out(request, dry_run=dry_run, as_json=json, quiet=quiet, no_progress=no_progress)
+    carry_out(request, dry_run=dry_run, as_json=json, quiet=quiet, no_progress=no_progress, dashboard=dashboard)

@@ -227,9 +227,26 @@ Workers = Annotated[
     typer.Option(
         min=1,
         metavar="N",
-        help="Worker processes, each with its own model; by default threads of this one.",
+        help="Worker processes of this machine, each with a model and, on CUDA, a device of its own; by default "
+        "threads of this one.",
         rich_help_panel=_MACHINE,
         show_default=False,
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Dask scheduler of a cluster that runs already, as tcp://HOST:8786; its workers need this version "
+        "of rsqa, and the sources and --out at the same paths. Say --device too.",
+        rich_help_panel=_MACHINE,
+        show_default=False,
+    ),
+]
+Dashboard = Annotated[
+    bool,
+    typer.Option(
+        "--dashboard", help="Show where to watch the workers in a browser; needs Bokeh.", rich_help_panel=_MACHINE
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.", rich_help_panel=_MACHINE)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,8 @@ PLAN = "plan.json"
 SOURCES = "sources.parquet"
 PARTS = "parts"
 LOCK = ".rsqa.lock"
+SEEN_S = 90.0
+"""Until a new file is seen from everywhere: NFS keeps what it knows of a folder for at most a minute by default."""
 _PART_NAMES = "[0-9]" * 8 + ".parquet"
 DERIVED = (
     "item.json", "run.json", "answers.parquet", "classes.parquet", "class_polygons.parquet", "class_rasters",
@@ -41,6 +44,16 @@ def part_path(out: Path, number: int) -> Path:
 def begun(out: Path) -> bool:
     """Whether a part of the stored plan is committed."""
     return any((out / PARTS).glob(_PART_NAMES))
+
+
+def await_parts(out: Path, n_parts: int) -> None:
+    """Wait until what workers elsewhere have committed is seen here: NFS shows new files up to a minute late.
+
+    Whoever reads the parts finds out if some never come.
+    """
+    deadline = time.monotonic() + SEEN_S
+    while sum(1 for _ in (out / PARTS).glob(_PART_NAMES)) < n_parts and time.monotonic() < deadline:
+        time.sleep(1.0)
 
 
 @contextmanager

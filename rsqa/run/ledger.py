@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rsqa.errors import ExitCode, InputError, ModelError, OutputError, RsqaError, UsageError
-from rsqa.run.execute import Crashed, Stop
+from rsqa.run.execute import MOST_LOST, Again, Crashed, Lost, Stop
 from rsqa.run.plan import Parts, Plan
 from rsqa.run.report import Progress, RunReport
 from rsqa.run.trace import Trace
@@ -39,6 +39,8 @@ class Ledger:
         self.failed: dict[int, Failed] = {}
         self.too_large: dict[int, int] = {}
         """Part that is to be done again -> batch that fits."""
+        self.lost: set[int] = set()
+        """Parts whose workers were lost, all of them."""
         self.trace = Trace()
         """Everything that was done, for the performance table."""
         self.model_calls = 0
@@ -47,7 +49,7 @@ class Ledger:
         """When the first part could begin, and when the last one was recorded."""
         self._todo = self._tiles = 0
         self._parts_done = self._tiles_done = self._tiles_nodata = self._tiles_failed = self._pixels = 0
-        self._parts_halved = self._tiles_from_cache = 0
+        self._parts_halved = self._tiles_from_cache = self._parts_again = self._parts_given_up = 0
         self._cache_damaged: set[Path] = set()
         self._unkept = ""
         self._seconds: defaultdict[str, float] = defaultdict(float)
@@ -59,11 +61,17 @@ class Ledger:
         self._todo, self._tiles = len(todo), sum(map(parts.n_tiles, todo))
         self._tell()
 
-    def record(self, number: int, result: Done | TooLarge | Failed | Crashed) -> None:
+    def record(self, number: int, result: Done | TooLarge | Failed | Crashed | Lost | Again) -> None:
         """Note what became of a part; a second try counts instead of the first."""
         self._last = time.monotonic()
+        if isinstance(result, Again):
+            self._parts_again += 1
+            return
         if isinstance(result, Crashed):
-            result = Failed(f"part {number}: its worker was lost ({result.error})", ExitCode.UNEXPECTED)
+            result = Failed(f"part {number}: it could not be done ({result.error})", ExitCode.UNEXPECTED)
+        if isinstance(result, Lost):
+            self.lost.add(number)
+            result = Failed(f"part {number}: {MOST_LOST} workers were lost with it", ExitCode.UNEXPECTED)
         if isinstance(result, Failed):
             self.failed[number] = result
             return
@@ -71,8 +79,14 @@ class Ledger:
             self.too_large[number] = result.batch
             return
         self.failed.pop(number, None)
+        self.lost.discard(number)
         self._count(number, result)
         self._tell()
+
+    def give_up(self, number: int, result: Done | Failed) -> None:
+        """Note a part whose tiles were committed as errors, since no worker survives it."""
+        self.record(number, result)
+        self._parts_given_up += isinstance(result, Done)
 
     def _count(self, number: int, done: Done) -> None:
         """Keep sums, not results: a run may have a million parts, and progress is told after each."""
@@ -140,6 +154,13 @@ class Ledger:
                 "smaller batches than planned, which their files say; leave this run more memory, or "
                 "plan anew with a smaller --batch-size and --overwrite"
             )
+        if self._parts_again:
+            remarks.append(f"begun again on another worker, the first was lost or silent: {self._parts_again:,} times")
+        if self._parts_given_up:
+            remarks.append(
+                f"{self._parts_given_up:,} parts ended every worker that had them, also alone; their tiles are errors "
+                "(worker_crash), and --retry-errors tries them again"
+            )
         if self._cache_damaged:
             remarks.append(
                 f"damaged files in --cache-features: {len(self._cache_damaged):,}; their tiles were read and seen again"
@@ -159,6 +180,8 @@ class Ledger:
             "tiles_done": progress.tiles_done,
             "model_calls": self.model_calls,
             "parts_halved": self._parts_halved,
+            "parts_again": self._parts_again,
+            "parts_given_up": self._parts_given_up,
             "tiles_from_cache": self._tiles_from_cache,
             "cache_damaged": len(self._cache_damaged),
             "read_s": round(progress.read_s, 3),
@@ -185,6 +208,8 @@ class Ledger:
             bottleneck=progress.bottleneck,
             engine_calls=self.model_calls,
             parts_halved=self._parts_halved,
+            parts_again=self._parts_again,
+            parts_given_up=self._parts_given_up,
             tiles_from_cache=self._tiles_from_cache,
             failed_sources=plan.failed,
         )

@@ -7,24 +7,29 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
 
+import rsqa
 from rsqa.engines.registry import load_engine
 from rsqa.errors import UsageError
 from rsqa.raster.stretch import BLIND
+from rsqa.run.cluster import DaskCrew, check_dashboard, local_crew, remote_crew
 from rsqa.run.derive import derive, whole_summary, withdraw
-from rsqa.run.execute import Stop, dask_executor, run_tasks, stop_on_signals
+from rsqa.run.execute import Stop, run_tasks, stop_on_signals
 from rsqa.run.features import CacheCost, cache_cost, open_cache
-from rsqa.run.folder import PARTS, PLAN, begun, clear, locked, part_path, read_plan, write_plan
+from rsqa.run.fitness import gdal_environment, unfit
+from rsqa.run.folder import PARTS, PLAN, await_parts, begun, clear, locked, part_path, read_plan, write_plan
 from rsqa.run.heap import share_one_heap
 from rsqa.run.ledger import Ledger
 from rsqa.run.plan import Parts, Plan, check_same
 from rsqa.run.report import PlanReport, Progress, RunReport, SourceSummary, size
-from rsqa.run.request import Draft, Request, draft, first_few, fit_batch, largest_shape, settle
-from rsqa.run.work import Job, do_part
+from rsqa.run.request import Draft, Request, draft, first_few, settle, trial
+from rsqa.run.trial import Here, Site
+from rsqa.run.work import Job, do_part, give_up
 from rsqa.sinks.ground import crs_label
 from rsqa.sinks.part import read_parts, valid_part
 from rsqa.sinks.whole import sweep
@@ -45,12 +50,16 @@ def ask(
     request: Request,
     on_progress: Callable[[Progress], None] | None = None,
     on_note: Note | None = None,
+    on_dashboard: Note | None = None,
 ) -> RunReport:
     """Ask every tile every question; go on where an earlier run of the same plan stopped.
 
-    Raises the RsqaError that names the exit code. A signal or the end of the time budget is no error: what is in
-    flight is committed, and the report says how far the run came.
+    `on_dashboard` is told the address of Dask's dashboard; None: there is none. Raises the RsqaError that names the
+    exit code. A signal or the end of the time budget is no error: what is in flight is committed, and the report says
+    how far the run came.
     """
+    if on_dashboard and request.scheduler is None:
+        check_dashboard()
     share_one_heap()
     ledger, note = Ledger(on_progress or (lambda _: None)), on_note or (lambda _: None)
     drafted = draft(request)
@@ -58,7 +67,7 @@ def ask(
         note(sentence)
     out = request.folder
     with locked(out):
-        plan, parts = _stored_or_new(out, request, drafted)
+        plan, parts = _stored_or_new(out, request, drafted, note)
         for sentence in _remarks(request, plan):
             note(sentence)
         todo = _missing(out, plan, parts, request.retry_errors)
@@ -73,9 +82,14 @@ def ask(
             withdraw(out)
         stop = Stop(deadline=None if request.max_duration_s is None else ledger.started + request.max_duration_s)
         with stop_on_signals(stop):
-            plan = _execute(_job(request, drafted, plan), plan, todo, request.workers, ledger, stop, note)
+            if todo:
+                with _crew(request, drafted.device, str(out.absolute()), note, on_dashboard) as crew:
+                    plan = _execute(_job(request, drafted, plan), plan, todo, crew, ledger, stop, note)
             ledger.raise_failures()
             if ledger.complete and summary is None:
+                sweep(out / PARTS)  # of workers that died on this machine
+                if request.scheduler:
+                    await_parts(out, len(parts))
                 summary = derive(out, plan, parts, ledger.trace, ledger.facts())
         for sentence in ledger.remarks():
             note(sentence)
@@ -104,10 +118,11 @@ def finish(out: Path) -> RunReport:
 def plan(request: Request) -> PlanReport:
     """What `ask` would do. Writes nothing; reads headers, the pixels of a stretch, and times one probe batch."""
     drafted = draft(request)
-    made = settle(request, drafted, None)
-    engine = load_engine(made.model, drafted.device, made.dtype)
-    shape = largest_shape(made.sources)
-    batch, tile_s = fit_batch(engine, made.questions, shape, made.batch, drafted.device)
+    with _site(request, drafted.device, lambda _: None) as site:
+        made = settle(request, drafted, None, site)
+        tried = replace(trial(made, request, drafted.device), batch=made.batch)
+        batch, tile_s = site.call(tried.measure)
+        processes = len(site)
     made = replace(made, batch=batch)
     cost = _cache_cost(request, drafted, made) if request.cache_features else None
     return PlanReport(
@@ -121,11 +136,11 @@ def plan(request: Request) -> PlanReport:
         n_tiles=drafted.n_tiles,
         n_parts=len(Parts(made)),
         tile_px=max(planned.tile_px for planned in made.sources) if request.tile_px is None else request.tile_px,
-        side_px=made.model.card.model_side(*shape)[0],
+        side_px=made.model.card.model_side(*tried.shape)[0],
         batch=made.batch,
         model=made.model.name,
         plan_id=made.plan_id,
-        seconds_expected=tile_s * drafted.n_tiles / (request.workers or 1),
+        seconds_expected=tile_s * drafted.n_tiles / processes,
         bytes_expected=BYTES_PER_ANSWER * drafted.n_tiles * len(made.row_questions),
         cache_bytes=cost.n_bytes if cost else None,
         cache_free_bytes=cost.free_bytes if cost else None,
@@ -169,7 +184,7 @@ def _price(cost: CacheCost) -> str:
     )
 
 
-def _stored_or_new(out: Path, request: Request, drafted: Draft) -> tuple[Plan, Parts]:
+def _stored_or_new(out: Path, request: Request, drafted: Draft, note: Note) -> tuple[Plan, Parts]:
     """The plan that is in the folder, if it is the one asked for; else a new one, stored before any part.
 
     A request that makes no sense has failed before anything is cleared or stored.
@@ -181,14 +196,15 @@ def _stored_or_new(out: Path, request: Request, drafted: Draft) -> tuple[Plan, P
         planned = {planned.source.name for planned in stored.sources}
         if lost := [error for name, error in drafted.failed if name in planned]:
             raise lost[0]
-        asked = settle(request, drafted, stored)
+        asked = settle(request, drafted, stored, Here(1))
         check_same(stored, asked)
         if asked != stored:  # the same parts, but files or model lie elsewhere now, or something else is made of them
             if (asked.task, asked.failed) != (stored.task, stored.failed):
                 withdraw(out)
             write_plan(out, asked)
         return asked, Parts(asked)
-    made = settle(request, drafted, None)
+    with _site(request, drafted.device, note) as site:
+        made = settle(request, drafted, None, site)
     parts = Parts(made)
     if request.cache_features:
         _cache_cost(request, drafted, made)
@@ -216,35 +232,56 @@ def _has_errors(path: Path) -> bool:
 
 def _job(request: Request, drafted: Draft, plan: Plan) -> Job:
     cache = None if request.cache_features is None else str(request.cache_features.absolute())
-    return Job(str(request.folder), plan.plan_id, drafted.device, token_hex(8), cache)
+    environment = gdal_environment() if request.scheduler else ()  # processes of this machine inherit it
+    return Job(str(request.folder.absolute()), plan.plan_id, drafted.device, token_hex(8), cache, environment)
 
 
-def _execute(
-    job: Job, plan: Plan, todo: Sequence[int], workers: int | None, ledger: Ledger, stop: Stop, note: Note
-) -> Plan:
+def _crew(request: Request, device: str, out: str, note: Note, show: Note | None) -> AbstractContextManager[DaskCrew]:
+    """Who does the parts; `out` empty: no folder is needed yet."""
+    check = partial(unfit, rsqa.__version__, device, out)
+    if request.scheduler is not None:
+        return remote_crew(request.scheduler, check, note, show)
+    return local_crew(request.workers, device, check, note, show)
+
+
+@contextmanager
+def _site(request: Request, device: str, note: Note) -> Iterator[Site]:
+    """Where the model can be tried out before there is a plan."""
+    if request.scheduler is None:
+        yield Here(request.workers or 1)
+    else:
+        with _crew(request, device, "", note, None) as crew:
+            yield crew
+
+
+def _execute(job: Job, plan: Plan, todo: Sequence[int], crew: DaskCrew, ledger: Ledger, stop: Stop, note: Note) -> Plan:
     """Do the parts; those that crashed once more, one at a time, so that no neighbour can be blamed.
 
-    -> the plan that was followed: stored anew with a smaller batch where its first parts did not fit into memory.
+    A part that ends its workers even then is committed with its tiles as errors. -> the plan that was followed: stored
+    anew with a smaller batch where its first parts did not fit into memory.
     """
-    if not todo:
+
+    def do(plan: Plan, numbers: Sequence[int], at_once: int | None) -> Plan:
+        left = deque(numbers)
+        while left and not stop:
+            task = partial(do_part, replace(job, plan_id=plan.plan_id))
+            for number, result in run_tasks(task, _until_too_large(left, ledger), crew, stop, at_once):
+                ledger.record(number, result)
+                if ledger.hopeless:
+                    stop.asked.set()
+            if ledger.too_large and not begun(Path(job.out)):
+                plan = _shrink(Path(job.out), plan, min(ledger.too_large.values()), note)
+            left.extend(ledger.too_large)
+            ledger.too_large.clear()
         return plan
-    with dask_executor(workers) as (executor, in_flight):
 
-        def do(plan: Plan, numbers: Sequence[int], at_once: int) -> Plan:
-            left = deque(numbers)
-            while left and not stop:
-                task = partial(do_part, replace(job, plan_id=plan.plan_id))
-                for number, result in run_tasks(task, _until_too_large(left, ledger), executor, at_once, stop):
-                    ledger.record(number, result)
-                    if ledger.hopeless:
-                        stop.asked.set()
-                if ledger.too_large and not begun(Path(job.out)):
-                    plan = _shrink(Path(job.out), plan, min(ledger.too_large.values()), note)
-                left.extend(ledger.too_large)
-                ledger.too_large.clear()
-            return plan
-
-        return do(do(plan, todo, in_flight), ledger.crashed, 1)
+    plan = do(plan, todo, None)
+    suspects = ledger.crashed
+    ledger.lost.clear()
+    plan = do(plan, suspects, 1)
+    for number in sorted(ledger.lost):
+        ledger.give_up(number, give_up(replace(job, plan_id=plan.plan_id), number))
+    return plan
 
 
 def _until_too_large(left: deque[int], ledger: Ledger) -> Iterator[int]:

@@ -75,6 +75,10 @@ class RunReport:
     engine_calls: int
     parts_halved: int = 0
     """Asked in smaller batches than planned, for want of memory."""
+    parts_again: int = 0
+    """Times that a part was begun on another worker, since the last one was lost or silent."""
+    parts_given_up: int = 0
+    """Committed as errors: no worker survived them."""
     tiles_from_cache: int = 0
     """Neither read nor seen: what the model sees of them was kept."""
     failed_sources: tuple[tuple[str, str], ...] = ()

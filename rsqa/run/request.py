@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-from numpy.typing import NDArray
-
-from rsqa.engines.base import Engine, Session
-from rsqa.engines.batching import half, ladder
-from rsqa.engines.registry import ModelRef, choose_device, choose_dtype, find_model, load_engine, locate
-from rsqa.engines.sizing import default_batch
-from rsqa.errors import InputError, ModelError, OutOfMemory, PlanMismatch, UsageError
+from rsqa.engines.batching import ladder
+from rsqa.engines.registry import ModelRef, choose_device, choose_dtype, find_model, locate
+from rsqa.errors import InputError, ModelError, PlanMismatch, UsageError
 from rsqa.raster.area import read_area
 from rsqa.raster.folders import common_folder, expand
 from rsqa.raster.read import choose_level
@@ -22,13 +16,12 @@ from rsqa.raster.source import RasterSource, damage
 from rsqa.raster.stretch import Stretch, fit_stretch, fixed_stretch
 from rsqa.run.inputs import beside, listed, opened_sources, within
 from rsqa.run.plan import MOST_TILES, Plan, PlannedSource, blocks, part_key
+from rsqa.run.trial import PART_S, Site, Trial
 from rsqa.sinks.ground import common_crs
 from rsqa.tasks.prompts import DIRECT_SYSTEM, END
 from rsqa.tasks.question import Question
 from rsqa.tasks.task import Ask, Caption, Classify, Task, questions_for
 
-PART_S = 15.0
-"""Work in a part, seconds: what a crash may cost, and how often progress is told."""
 TILE_PX = 448
 CHIP_PX = 1024
 """A source of at most so many pixels a side is a chip, where --tile-px says nothing else: scene data sets have 64 to
@@ -64,6 +57,7 @@ class Request:
     reasoning: bool | None = None
     batch_size: int | None = None
     workers: int | None = None
+    scheduler: str | None = None
     device: str = "auto"
     dtype: str = "auto"
     overwrite: bool = False
@@ -91,8 +85,21 @@ class Request:
             raise UsageError(f"--min-valid {self.min_valid} asked; it is a share from 0 to 1")
         if self.gsd_m is not None and not 0 < self.gsd_m < 1e6:
             raise UsageError(f"--gsd {self.gsd_m} asked; it is the ground size of a pixel in metres")
+        self._check_scheduler()
         if self.part_tiles is not None and not 1 <= self.part_tiles <= MOST_TILES:
             raise UsageError(f"--part-tiles {self.part_tiles} asked; choose 1 to {MOST_TILES}")
+
+    def _check_scheduler(self) -> None:
+        if self.scheduler is None:
+            return
+        if self.workers is not None:
+            raise UsageError("--workers and --scheduler asked; a cluster that runs already has workers of its own")
+        if self.device not in ("cpu", "cuda"):
+            raise UsageError(
+                f"--scheduler asked with --device {self.device}; say what its workers have: --device cuda or cpu"
+            )
+        if self.cache_features is not None:
+            raise UsageError("--cache-features and --scheduler asked; features are kept on this machine alone")
 
     @property
     def folder(self) -> Path:
@@ -130,7 +137,7 @@ class Draft:
 
 def draft(request: Request) -> Draft:
     """Open what is asked for. Raises InputError when no source can be read, ModelError without a model."""
-    device = choose_device(request.device)
+    device = choose_device(request.device) if request.scheduler is None else request.device
     area = read_area(str(request.aoi)) if request.aoi else None
     listing = listed(request)
     opened, failed = opened_sources(request, listing)
@@ -250,7 +257,14 @@ def _misfits(sources: Sequence[PlannedSource], request: Request, model: ModelRef
     return notes
 
 
-def settle(request: Request, drafted: Draft, stored: Plan | None) -> Plan:
+def trial(plan: Plan, request: Request, device: str) -> Trial:
+    """What is to be known of `plan` before it is followed."""
+    sharing = 1 if device.startswith("cuda") else request.workers or 1  # on CUDA each has a device of its own
+    shape = largest_shape(plan.sources)
+    return Trial(plan.model, device, plan.dtype, plan.questions, shape, request.batch_size, sharing)
+
+
+def settle(request: Request, drafted: Draft, stored: Plan | None, site: Site) -> Plan:
     """The plan of a draft. A resume measures nothing: it takes sizes and stretch from the stored plan.
 
     A stored batch that is half, a quarter, … of --batch-size is taken too: the whole one did not fit.
@@ -274,7 +288,7 @@ def settle(request: Request, drafted: Draft, stored: Plan | None) -> Plan:
         evidence=drafted.evidence,
     )
     if stored is None:
-        return _sized(plan, request, drafted)
+        return _sized(plan, request, drafted, site)
     if plan.device_type != stored.device_type and not request.allow_mixed:
         raise PlanMismatch(
             f"the parts in this folder were made on {stored.device_type}, this run would use {plan.device_type}; "
@@ -297,20 +311,18 @@ def _stretch(scale: str, drafted: Draft) -> Stretch:
     return fit_stretch([p.source for p in drafted.sources]) if scale == "auto" else fixed_stretch(scale)
 
 
-def _sized(plan: Plan, request: Request, drafted: Draft) -> Plan:
+def _sized(plan: Plan, request: Request, drafted: Draft, site: Site) -> Plan:
     """Choose what was not asked for: the batch from the model's shape, the part from one probe batch.
 
     A batch that the probe finds too large is halved until it fits.
     """
-    engine = load_engine(drafted.model, drafted.device, drafted.dtype)
-    shape = largest_shape(plan.sources)
-    batch = request.batch_size or default_batch(
-        drafted.model, shape, drafted.device, drafted.dtype, request.workers or 1
-    )
+    tried = trial(plan, request, drafted.device)
     part_tiles = request.part_tiles
-    if part_tiles is None:
-        share = -(-drafted.n_tiles // (PARTS_PER_WORKER * (request.workers or 1)))
-        batch, tile_s = fit_batch(engine, plan.questions, shape, batch, drafted.device)
+    if part_tiles is not None:
+        batch = site.call(tried.first_batch)
+    else:
+        batch, tile_s = site.call(tried.measure)
+        share = -(-drafted.n_tiles // (PARTS_PER_WORKER * len(site)))
         part_tiles = max(1, min(MOST_TILES, share, _power_of_two(PART_S / tile_s)))
     return replace(plan, batch=min(batch, max(part_tiles, request.batch_size or 1)), part_tiles=part_tiles)
 
@@ -318,42 +330,3 @@ def _sized(plan: Plan, request: Request, drafted: Draft) -> Plan:
 def _power_of_two(number: float) -> int:
     """The largest that is not above; two runs on one machine should come to the same plan."""
     return 1 << max(0, int(number).bit_length() - 1)
-
-
-def fit_batch(
-    engine: Engine, questions: Sequence[Question], shape: tuple[int, int], batch: int, device: str
-) -> tuple[int, float]:
-    """-> the batch, halved until the probe fits into memory, and its seconds per tile.
-
-    OutOfMemory when one tile does not fit.
-    """
-    while True:
-        try:
-            return batch, probe(engine, questions, shape, batch)
-        except OutOfMemory:
-            pass  # tried again only outside of this block: the error holds the frames of what failed
-        batch = half(batch, device)
-
-
-def probe(engine: Engine, questions: Sequence[Question], shape: tuple[int, int], batch: int) -> float:
-    """Seconds per tile of `shape` (H, W), on noise: one warm-up, then growing batches until one takes a second.
-
-    What ends it is timed again, unless that takes long, so that a stall of the machine does not make tiny parts.
-    """
-    session = engine.prepare(questions, shape, batch)
-    chips = np.random.default_rng(0).integers(0, 256, (batch, 3, *shape), dtype=np.uint8)
-    session.answer(chips[:1])
-    n_tiles = 1
-    while True:
-        seconds = _seconds(session, chips[:n_tiles])
-        if 1.0 < seconds < PART_S:
-            seconds = min(seconds, _seconds(session, chips[:n_tiles]))
-        if seconds > 1.0 or n_tiles == batch:
-            return max(seconds, 1e-6) / n_tiles
-        n_tiles = min(batch, 4 * n_tiles)
-
-
-def _seconds(session: Session, chips: NDArray[np.uint8]) -> float:
-    start = time.perf_counter()
-    session.answer(chips)
-    return time.perf_counter() - start

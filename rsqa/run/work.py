@@ -7,13 +7,15 @@ While one slot of a process holds the model, the others read or write.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,14 +30,16 @@ from rsqa.raster.read import Chips, read_block
 from rsqa.raster.source import check_unchanged, footprint
 from rsqa.run.batches import Batches, Tiles, Valid
 from rsqa.run.features import Looked, PartCache
-from rsqa.run.folder import begun, part_path, read_plan
-from rsqa.run.heap import trim_heap
+from rsqa.run.folder import PLAN, begun, part_path, read_plan
+from rsqa.run.heap import share_one_heap, trim_heap
 from rsqa.run.plan import Parts, Plan, PlannedSource
 from rsqa.run.trace import Clock, Span
 from rsqa.sinks.part import PartRows, QuestionColumns, Receipt, write_part
 from rsqa.tasks.labels import mean_logprob
 from rsqa.tasks.parse import Answers, answers
 from rsqa.tasks.question import Question
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class Job:
     """Another one for each run: the next one of the same plan may find its sources elsewhere."""
     cache: str | None = None
     """Folder of features; None: nothing is kept and nothing looked up."""
+    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Name -> value: what GDAL is to find in a process that did not inherit it; may hold secrets, so never shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,7 @@ class Failed:
     details: str = ""
 
 
+_CHANGED = "the plan in {out!r} changed under the run; run the same command again"
 SESSIONS = 4
 """Chip sizes that a process is ready for; parts of one size follow one another."""
 TRIM_S = 10.0
@@ -105,6 +112,9 @@ class _Bench:
     """What a process keeps for all parts of a run: the plan, the model and its sessions."""
 
     out: Path
+    stamp: tuple[int, int]
+    """Of the stored plan."""
+    plan_id: str
     plan: Plan
     parts: Parts
     engine: Engine | None = None
@@ -138,11 +148,14 @@ _SETTING_UP = threading.Lock()
 def _bench(job: Job) -> _Bench:
     with _SETTING_UP:
         if job not in _BENCHES:
-            plan = read_plan(Path(job.out))
+            os.environ.update(job.environment)
+            share_one_heap()
+            out = Path(job.out)
+            stamp, plan = _stamp(out), read_plan(out)
             if plan.plan_id != job.plan_id:
-                raise RsqaError(f"the plan in {job.out!r} changed under the run; run the same command again")
+                raise RsqaError(_CHANGED.format(out=job.out))
             _BENCHES.clear()  # a process serves one run at a time
-            _BENCHES[job] = _Bench(Path(job.out), plan, Parts(plan))
+            _BENCHES[job] = _Bench(out, stamp, job.plan_id, plan, Parts(plan))
         return _BENCHES[job]
 
 
@@ -162,8 +175,17 @@ def _session(bench: _Bench, job: Job, chip_shape: tuple[int, int], batch: int) -
 
 def do_part(job: Job, number: int) -> Done | TooLarge | Failed:
     """Do one part from its pixels to its file. Never raises."""
+    return _told(number, lambda: _do_part(_bench(job), job, number))
+
+
+def give_up(job: Job, number: int) -> Done | Failed:
+    """Commit a part that kills its workers, without a look at its pixels: its tiles are errors. Never raises."""
+    return _told(number, lambda: _give_up(_bench(job), number))
+
+
+def _told(number: int, work: Callable[[], R]) -> R | Failed:
     try:
-        return _do_part(_bench(job), job, number)
+        return work()
     except RsqaError as error:
         return Failed(str(error), error.exit_code)
     except Exception as error:
@@ -190,24 +212,57 @@ def _do_part(bench: _Bench, job: Job, number: int) -> Done | TooLarge:
         bench.unkept = bench.unkept or cache.unkept
     if model.batch < plan.batch and not begun(bench.out):
         return TooLarge(model.batch)
-    rows = _part_rows(bench, seen, replies)
-    with clock.stage("write"):
-        receipt = write_part(
-            part_path(bench.out, number), rows, plan_id=job.plan_id, number=number,
-            batch=model.batch if model.batch < plan.batch else None,
-        )  # fmt: skip
+    done = _commit(bench, number, seen, replies, model, clock)
     if time.monotonic() - bench.trimmed > TRIM_S:
         trim_heap()
         bench.trimmed = time.monotonic()
+    return replace(done, cache=_use(cache, done.receipt.n_tiles, bench.unkept))
+
+
+def _give_up(bench: _Bench, number: int) -> Done:
+    seen = []
+    for source, blocks in bench.parts[number].blocks:
+        tiles = [tile for block in blocks for tile in bench.parts.block(source, block).tiles()]
+        seen.append((bench.plan.sources[source], _Seen.unseen(tiles, "worker_crash")))
+    return _commit(bench, number, seen, [], None, Clock())
+
+
+def _commit(
+    bench: _Bench,
+    number: int,
+    seen: list[tuple[PlannedSource, _Seen]],
+    replies: list[Replies],
+    model: Batches | None,
+    clock: Clock,
+) -> Done:
+    """Write the part; RsqaError when the folder holds another plan by now, and another run works on that."""
+    rows = _part_rows(bench, seen, replies)
+    halved = model is not None and model.batch < bench.plan.batch
+    with clock.stage("write"):
+        if _stamp(bench.out) != bench.stamp:
+            raise RsqaError(_CHANGED.format(out=str(bench.out)))
+        receipt = write_part(
+            part_path(bench.out, number), rows, plan_id=bench.plan_id, number=number,
+            batch=model.batch if model and halved else None,
+        )  # fmt: skip
     cores = [planned.grid.tile(*tile).core for planned, tiles in seen for tile in tiles.tiles.tolist()]
     return Done(
         receipt=receipt,
         pixels=sum(core.height * core.width for core in cores),
-        model_calls=model.calls,
-        halved=model.batch < plan.batch,
-        cache=_use(cache, len(cores), bench.unkept),
+        model_calls=model.calls if model else 0,
+        halved=halved,
+        cache=CacheUse(),
         spans=tuple(clock.spans),
     )
+
+
+def _stamp(out: Path) -> tuple[int, int]:
+    """Another one when the plan is stored anew; zeros when there is none."""
+    try:
+        stored = (out / PLAN).stat()
+    except OSError:
+        return 0, 0
+    return stored.st_ino, stored.st_mtime_ns
 
 
 def _as_rows(plan: Plan, replies: list[Replies]) -> list[Replies]:
@@ -297,6 +352,13 @@ class _Seen:
         enough = (chips.valid_frac >= min_valid) & (chips.valid_frac > 0)
         status = np.where(failed, "error", np.where(enough, "ok", "nodata")).astype(object)
         return cls(np.asarray(chips.tiles, np.int64).reshape(-1, 2), chips.valid_frac, status, chips.error)
+
+    @classmethod
+    def unseen(cls, tiles: Sequence[tuple[int, int]], error: str) -> _Seen:
+        """Tiles that nobody could look at."""
+        n = len(tiles)
+        unknown = np.full(n, np.nan, np.float32)
+        return cls(np.array(tiles, np.int64).reshape(n, 2), unknown, *np.array([["error"] * n, [error] * n], object))
 
     @classmethod
     def join(cls, pieces: list[_Seen]) -> _Seen:

@@ -4,35 +4,84 @@ import os
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import pytest
 
 from rsqa.errors import RsqaError
 from rsqa.run import execute
-from rsqa.run.execute import Crashed, Stop, dask_executor, run_tasks, stop_on_signals
-from rsqa.run.heap import ENVIRONMENT
+from rsqa.run.execute import MOST_LOST, Again, Crashed, Lost, Stop, run_tasks, stop_on_signals
+
+
+@dataclass
+class Pool:
+    """A crew of one, in threads."""
+
+    threads: ThreadPoolExecutor
+    at_once: int
+    losses = ()
+
+    def roster(self):
+        return {"here": self.at_once}
+
+    def submit(self, task, number, worker):
+        return self.threads.submit(task, number)
+
+
+class Gone(Exception):
+    """A worker was lost."""
+
+
+@dataclass
+class Script:
+    """A crew that does at once what it is told to: workers die of parts, or never answer."""
+
+    there: dict[str, int]
+    dies_of: set[int] = field(default_factory=set)
+    dumb: set[str] = field(default_factory=set)
+    """Workers that never answer."""
+    vanish: bool = False
+    """They leave the roster when they die, instead of raising."""
+    given: list[tuple[int, str]] = field(default_factory=list)
+    born: int = 0
+    losses = (Gone,)
+
+    def roster(self):
+        return self.there
+
+    def submit(self, task, number, worker):
+        self.given.append((number, worker))
+        answer = Future()
+        if worker in self.dumb:
+            return answer
+        if number not in self.dies_of:
+            answer.set_result(task(number))
+            return answer
+        if self.vanish:
+            self.born += 1
+            self.there = {name: n for name, n in self.there.items() if name != worker} | {f"new{self.born}": 1}
+        else:
+            answer.set_exception(Gone())
+        return answer
 
 
 def square(number: int) -> int:
     return number * number
 
 
-def where(number: int) -> int:
-    time.sleep(0.05)
-    return os.getpid()
-
-
-def allocator(number: int) -> tuple[str | None, ...]:
-    return tuple(os.environ.get(name) for name in ENVIRONMENT)
+def results(*arguments, **options):
+    """Without the news of what is begun again."""
+    return [(number, result) for number, result in run_tasks(*arguments, **options) if not isinstance(result, Again)]
 
 
 def test_every_number_once_with_its_result():
-    with ThreadPoolExecutor(3) as pool:
-        assert sorted(run_tasks(square, range(20), pool, 4, Stop())) == [(n, n * n) for n in range(20)]
+    with ThreadPoolExecutor(3) as threads:
+        assert sorted(run_tasks(square, range(20), Pool(threads, 4), Stop())) == [(n, n * n) for n in range(20)]
 
 
-def test_no_more_in_flight_than_asked():
+def test_no_more_in_flight_than_the_roster_says():
     lock, now, most = threading.Lock(), 0, 0
 
     def task(number: int) -> None:
@@ -44,9 +93,12 @@ def test_no_more_in_flight_than_asked():
         with lock:
             now -= 1
 
-    with ThreadPoolExecutor(16) as pool:
-        list(run_tasks(task, range(30), pool, 3, Stop()))
-    assert most == 3
+    with ThreadPoolExecutor(16) as threads:
+        list(run_tasks(task, range(30), Pool(threads, 3), Stop()))
+        assert most == 3
+        most = 0
+        list(run_tasks(task, range(5), Pool(threads, 3), Stop(), at_once=1))
+        assert most == 1
 
 
 def test_numbers_are_drawn_only_as_fast_as_they_are_done():
@@ -57,11 +109,17 @@ def test_numbers_are_drawn_only_as_fast_as_they_are_done():
             drawn.append(n)
             yield n
 
-    with ThreadPoolExecutor(2) as pool:
-        results = run_tasks(square, numbers(), pool, 3, Stop())
-        next(results)
+    with ThreadPoolExecutor(2) as threads:
+        done = run_tasks(square, numbers(), Pool(threads, 3), Stop())
+        next(done)
         assert len(drawn) <= 4
-        list(results)
+        list(done)
+
+
+def test_workers_share_the_parts_evenly():
+    crew = Script({"a": 2, "b": 2, "c": 2})
+    assert len(results(square, range(60), crew, Stop())) == 60
+    assert set(Counter(worker for _, worker in crew.given).values()) == {20}
 
 
 def test_a_raising_task_is_a_value_and_the_others_go_on():
@@ -70,12 +128,49 @@ def test_a_raising_task_is_a_value_and_the_others_go_on():
             raise ValueError("no")
         return number
 
-    with ThreadPoolExecutor(2) as pool:
-        results = dict(run_tasks(task, range(5), pool, 2, Stop()))
-    crashed = results.pop(2)
+    with ThreadPoolExecutor(2) as threads:
+        done = dict(run_tasks(task, range(5), Pool(threads, 2), Stop()))
+    crashed = done.pop(2)
     assert isinstance(crashed, Crashed)
     assert isinstance(crashed.error, ValueError)
-    assert results == {n: n for n in (0, 1, 3, 4)}
+    assert done == {n: n for n in (0, 1, 3, 4)}
+
+
+@pytest.mark.parametrize("vanish", [False, True])
+def test_a_part_that_is_lost_with_its_worker_is_begun_again_some_times(vanish):
+    crew = Script({"a": 1, "b": 1}, dies_of={3}, vanish=vanish)
+    done = dict(results(square, range(6), crew, Stop()))
+    assert done.pop(3) == Lost()
+    assert done == {n: n * n for n in (0, 1, 2, 4, 5)}
+    assert [number for number, _ in crew.given].count(3) == MOST_LOST
+    assert sum(isinstance(result, Again) for _, result in run_tasks(square, [3], crew, Stop())) == MOST_LOST - 1
+
+
+def test_what_a_silent_worker_has_is_sent_to_another_and_counts_once(monkeypatch):
+    monkeypatch.setattr(execute, "LATE_S", 0.1)
+    crew = Script({"dumb": 2, "b": 2}, dumb={"dumb"})
+    done = list(run_tasks(square, range(20), crew, Stop()))
+    news = [number for number, result in done if isinstance(result, Again)]
+    assert sorted((n, r) for n, r in done if not isinstance(r, Again)) == [(n, n * n) for n in range(20)]
+    assert sorted(news) == sorted(number for number, worker in crew.given if worker == "dumb")
+    assert len(news) == 2  # its hands stay full: it gets no more
+
+
+def test_workers_that_come_late_get_parts():
+    crew = Script({})
+
+    def come():
+        time.sleep(0.2)
+        crew.there = {"late": 2}
+
+    threading.Thread(target=come).start()
+    assert len(results(square, range(5), crew, Stop())) == 5
+
+
+def test_nobody_there_is_an_error_in_bounded_time(monkeypatch, capfd):
+    monkeypatch.setattr(execute, "STALL_S", 0.2)
+    with pytest.raises(RsqaError, match="and there is no worker"):
+        results(square, range(5), Script({}), Stop())
 
 
 def test_stop_waits_for_what_is_in_flight_and_begins_nothing_more():
@@ -86,31 +181,38 @@ def test_stop_waits_for_what_is_in_flight_and_begins_nothing_more():
         time.sleep(0.1)
         return number
 
-    with ThreadPoolExecutor(2) as pool:
-        results = []
-        for number, _ in run_tasks(task, range(100), pool, 4, stop):
-            results.append(number)
+    with ThreadPoolExecutor(2) as threads:
+        done = []
+        for number, _ in run_tasks(task, range(100), Pool(threads, 4), stop):
+            done.append(number)
             stop.asked.set()
-    assert sorted(results) == sorted(begun)
+    assert sorted(done) == sorted(begun)
     assert len(begun) == 4
+
+
+def test_after_a_stop_what_is_lost_is_not_begun_again():
+    crew, stop = Script({"a": 3}, dies_of={1, 2}), Stop()
+
+    def task(number: int) -> int:
+        stop.asked.set()
+        return number
+
+    assert list(run_tasks(task, range(9), crew, stop)) == [(0, 0)]
+    assert [number for number, _ in crew.given] == [0]
+    stop.asked.clear()
+    assert [number for number, _ in run_tasks(task, range(1, 9), crew, stop)][-1] == 3
 
 
 def test_deadline_begins_nothing_new():
     stop = Stop(deadline=time.monotonic() - 1)
     assert stop.out_of_time
-    with ThreadPoolExecutor(1) as pool:
-        assert list(run_tasks(square, range(5), pool, 2, stop)) == []
+    assert list(run_tasks(square, range(5), Script({"a": 2}), stop)) == []
 
 
 def test_a_hanging_task_is_an_error_in_bounded_time(monkeypatch, capfd):
     monkeypatch.setattr(execute, "STALL_S", 0.5)
-    release = threading.Event()
-    with ThreadPoolExecutor(1) as pool:
-        try:
-            with pytest.raises(RsqaError, match="no part finished"):
-                list(run_tasks(lambda n: release.wait(30), range(2), pool, 1, Stop()))
-        finally:
-            release.set()
+    with pytest.raises(RsqaError, match="no part finished"):
+        results(square, range(2), Script({"a": 1}, dumb={"a"}), Stop())
 
 
 def test_a_signal_asks_to_stop_and_the_handler_is_put_back():
@@ -122,19 +224,3 @@ def test_a_signal_asks_to_stop_and_the_handler_is_put_back():
         assert stop
         assert stop.signum == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-@pytest.mark.parametrize("workers", [None, 2])
-def test_dask_carries_the_tasks(workers):
-    with dask_executor(workers) as (executor, in_flight):
-        results = dict(run_tasks(where, range(8), executor, in_flight, Stop()))
-        allocators = list(run_tasks(allocator, range(1), executor, in_flight, Stop()))
-    assert sorted(results) == list(range(8))
-    pids = set(results.values())
-    if workers is None:
-        assert pids == {os.getpid()}
-        assert dict(allocators) == {0: (None,) * len(ENVIRONMENT)}
-    else:
-        assert dict(allocators) == {0: tuple(ENVIRONMENT.values())}
-        assert os.getpid() not in pids
-        assert 1 <= len(pids) <= workers

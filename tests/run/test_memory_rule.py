@@ -17,7 +17,8 @@ from rsqa.engines.registry import load_engine
 from rsqa.errors import ExitCode, ModelError, OutOfMemory, PlanMismatch
 from rsqa.run.folder import part_path, read_plan
 from rsqa.run.pipeline import ask, plan
-from rsqa.run.request import Request, fit_batch
+from rsqa.run.request import Request
+from rsqa.run.trial import fit_batch
 from rsqa.tasks.question import YES_NO, Question
 from rsqa.testing import CrampedEngine, EchoEngine
 

@@ -18,7 +18,7 @@ from rsqa.errors import OutputError, PlanMismatch, SourceChanged
 from rsqa.raster.grid import Layout
 from rsqa.raster.source import BlockFacts, Level, RasterSource
 from rsqa.raster.stretch import Stretch
-from rsqa.run import request
+from rsqa.run import trial
 from rsqa.run.folder import read_plan, write_plan
 from rsqa.run.plan import Parts, Plan, PlannedSource, check_same
 from rsqa.run.sources import SCHEMA
@@ -255,5 +255,5 @@ class StallingEngine:
 
 def test_one_stall_does_not_make_small_parts(monkeypatch):
     engine = StallingEngine()
-    monkeypatch.setattr(request.time, "perf_counter", lambda: engine.now)
-    assert request.probe(engine, [], (112, 112), 32) == pytest.approx(0.001)
+    monkeypatch.setattr(trial.time, "perf_counter", lambda: engine.now)
+    assert trial.probe(engine, [], (112, 112), 32) == pytest.approx(0.001)
