@@ -19,6 +19,7 @@ from rsqa.cli import (
     classify,
     data,
     demo,
+    detect,
     doctor,
     eval,
     export,
@@ -45,6 +46,7 @@ app.command()(ask.ask)
 app.command()(ask.plan)
 app.command()(classify.classify)
 app.command()(caption.caption)
+app.command()(detect.detect)
 app.command()(show.show)
 app.command()(finish.finish)
 app.command()(export.export)

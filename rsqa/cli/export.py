@@ -36,7 +36,7 @@ def export(
         typer.Option("-q", "--question", metavar="ID", help="Only this question id.", show_default=False),
     ] = None,
     table: Annotated[
-        Literal["answers", "classes", "class_polygons", "detections"] | None,
+        Literal["answers", "classes", "class_polygons", "detections", "counts"] | None,
         typer.Option(help="Only this table; by default all that are there.", show_default=False),
     ] = None,
     quiet: opt.Quiet = False,
@@ -111,7 +111,7 @@ def _export_cog(folder: Path, file: Path | None, answers: FinishedTable | None, 
 
     if answers is None:
         raise UsageError(f"no answers in {str(folder)!r}, and rasters are made of these alone; choose gpkg")
-    sources = [planned.tiled for planned in read_plan(folder).sources if planned.source.crs_wkt]
+    sources = [planned.tiled for planned in read_plan(folder).first_pass if planned.source.crs_wkt]
     questions = _questions(folder, wanted)
     if file is None:
         return export_cogs(folder / "cog", answers, sources, questions)
@@ -127,7 +127,7 @@ def _questions(folder: Path, wanted: list[str] | None) -> list[Question]:
     """The questions of the plan that are wanted, all where none is named. UsageError for one that was not asked."""
     from rsqa.run.folder import read_plan
 
-    asked = {question.id: question for question in read_plan(folder).questions}
+    asked = {question.id: question for question in read_plan(folder).row_questions}
     for id_ in wanted or ():
         if id_ not in asked:
             raise UsageError(f"no question {id_!r} in this output; choose of {', '.join(asked)}")

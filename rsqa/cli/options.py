@@ -125,6 +125,34 @@ TilePx = Annotated[
         rich_help_panel=_TILES,
     ),
 ]
+WindowPx = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="PX",
+        help="Side of what the model sees at once in source pixels, overlap included; multiples of 28 need no resize.",
+        rich_help_panel=_TILES,
+    ),
+]
+Overlap = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="PX",
+        help="What neighbouring tiles share, source pixels: things up to this size are seen whole by one of them, "
+        "pieces of larger ones are joined. By default a quarter of --tile-px; with 0 nothing is joined.",
+        rich_help_panel=_TILES,
+        show_default=False,
+    ),
+]
+Pyramid = Annotated[
+    bool,
+    typer.Option(
+        "--pyramid",
+        help="Also look at tiles up to four times as large, coarsely, for things larger than a tile.",
+        rich_help_panel=_TILES,
+    ),
+]
 ChipPx = Annotated[
     int | None,
     typer.Option(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
 _SHOWN: dict[str, tuple[str, ...]] = {
+    "detections.parquet": ("label", "score", "box_logprob", "tile_id"),
     "answers.parquet": ("tile_id", "question_id", "status", "value", "confidence", "text"),
     "classes.parquet": ("tile_id", "status", "label", "confidence"),
 }
@@ -47,7 +48,11 @@ def show(
     ] = None,
     status: Annotated[
         Literal["ok", "off_list", "unparsed", "truncated", "abstained", "nodata", "error"] | None,
-        typer.Option(help="Only rows with this status.", rich_help_panel=_FILTER, show_default=False),
+        typer.Option(
+            help="Only rows with this status; of tiles, also where objects were looked for.",
+            rich_help_panel=_FILTER,
+            show_default=False,
+        ),
     ] = None,
     min_confidence: Annotated[
         float | None,
@@ -55,7 +60,7 @@ def show(
             min=0,
             max=1,
             metavar="P",
-            help="Only answers at least this sure, 0 to 1.",
+            help="Only answers at least this sure, or objects of this score, 0 to 1.",
             rich_help_panel=_FILTER,
             show_default=False,
         ),
@@ -72,9 +77,9 @@ def show(
     ] = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Show answers or labels, and how to open the files elsewhere."""
+    """Show answers, labels or objects, and how to open the files elsewhere."""
     start_output(quiet)
-    path = _table(folder)
+    path = _table(folder, of_tiles=status is not None)
     answers, shown = _open(path, folder), _SHOWN[path.name]
     if evidence:
         _check_evidence(answers)
@@ -113,7 +118,7 @@ def opening_hints(folder: Path) -> list[str]:
     """How other tools open the files."""
     answers = _table(folder)
     files = answers / "*.parquet" if answers.is_dir() else answers
-    columns = "label" if answers.name == "classes.parquet" else "question_id, value"
+    columns = "question_id, value" if answers.name == "answers.parquet" else "label"
     hints = [
         f'geopandas: geopandas.read_parquet("{answers}")',
         f"DuckDB:    SELECT {columns}, count(*) FROM '{files}' GROUP BY ALL",
@@ -134,14 +139,14 @@ def _first_group(cube: Path) -> str | None:
     return next((name.removesuffix("/value/.zarray") for name in arrays if name.endswith("/value/.zarray")), None)
 
 
-def _table(folder: Path) -> Path:
-    """The table of a finished run."""
+def _table(folder: Path, of_tiles: bool = False) -> Path:
+    """The table of a finished run; `of_tiles`: not of objects."""
     for name in _SHOWN:
-        if (folder / name).exists():
+        if (folder / name).exists() and not (of_tiles and name == "detections.parquet"):
             return folder / name
     begun = (folder / "parts").is_dir()
     hint = "it is not finished, run the same command again" if begun else "name an output folder of rsqa ask"
-    raise SourceMissing(f"no answers.parquet or classes.parquet in {str(folder)!r}; {hint}")
+    raise SourceMissing(f"no {', '.join(_SHOWN)} in {str(folder)!r}; {hint}")
 
 
 def _open(path: Path, folder: Path) -> ds.Dataset:
@@ -179,7 +184,7 @@ def _chosen(
     if status is not None:
         chosen &= ds.field("status") == status
     if min_confidence is not None:
-        chosen &= ds.field("confidence") >= min_confidence
+        chosen &= ds.field("score" if "score" in answers.schema.names else "confidence") >= min_confidence
     return chosen
 
 

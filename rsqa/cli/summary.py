@@ -72,6 +72,8 @@ def _answers(question: QuestionSummary) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = [
         (question.id, answer, n, _confidence(question, answer)) for n, answer in given[:MOST_ANSWERS]
     ]
+    if question.objects is not None:
+        rows.append((question.id, "objects", question.objects, ""))
     if rest := given[MOST_ANSWERS:]:
         rows.append((question.id, f"({len(rest)} other answers)", sum(n for n, _ in rest), ""))
     for status, n in question.statuses.items():

@@ -41,8 +41,9 @@ class Session(Protocol):
     def answer(self, chips: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> list[Replies]:
         """(N, 3, H, W) RGB chips, (N, H, W) valid pixels or None when all are -> one `Replies` per question.
 
-        Any N from 0 up; the session cuts it in batches and pads the tail to a short ladder of sizes. Raises OutOfMemory
-        when a batch does not fit into the memory of the device; the session can be used on.
+        Any N from 0 up; the session cuts it in batches and pads the tail to a short ladder of sizes. Where a question's
+        condition (`Question.only_if`) does not hold it may be left without words. Raises OutOfMemory when a batch does
+        not fit into the memory of the device; the session can be used on.
         """
         ...
 

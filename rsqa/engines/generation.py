@@ -134,12 +134,23 @@ class _Opened:
     opening: Opening
 
 
+def _always(tile: int, question: int) -> bool:
+    return True
+
+
 class Writing:
     """Writes the texts of a stream of batches, at most `rows` at once."""
 
-    def __init__(self, language: Language, rows: int, rules: Rules, chance: Chance | None = None) -> None:
-        """`chance`: draw the tokens; None: write the likeliest."""
-        self._language, self._rules, self._chance = language, rules, chance
+    def __init__(
+        self,
+        language: Language,
+        rows: int,
+        rules: Rules,
+        chance: Chance | None = None,
+        wanted: Callable[[int, int], bool] = _always,
+    ) -> None:
+        """`chance`: draw the tokens; None: write the likeliest. `wanted`: whether (tile, question) has texts at all."""
+        self._language, self._rules, self._chance, self._wanted = language, rules, chance, wanted
         self.desk = Desk(language, rows, chance, rules.budget if chance else 0)
         """Holds the keys of rows that were yielded until the next are asked for, in their slots."""
         self._free = list(range(rows))[::-1]
@@ -183,6 +194,7 @@ class Writing:
             Row(tile, question, prefix.shape.length + len(path), sample)
             for question, path in zip(opening.questions, opening.paths, strict=True)
             for tile in range(tiles.start, tiles.stop)
+            if self._wanted(tile, question)
             for sample in range(tokens.shape[2])
         )
         return _Opened(rows, tiles.start, tokens, logprobs.tolist(), numbers, prefix, suffix, opening)

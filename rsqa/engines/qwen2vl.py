@@ -9,7 +9,7 @@ B tiles, H x W pixels, S visual tokens, D width, K options.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,14 +30,15 @@ from rsqa.engines.reasoning import CLOSING, OPENING, ReasonedScores, Tags
 from rsqa.engines.scoring import Branches, Group, edge_logprobs, option_logprobs, pack
 from rsqa.engines.visual import as_array, as_visual, to_device
 from rsqa.engines.words import Words
-from rsqa.errors import ModelError
+from rsqa.errors import ModelError, QuestionError
 from rsqa.models.checkpoint import Checkpoint
 from rsqa.models.language import Language, take_language
 from rsqa.models.linear import AS_LOADED, Precision, eight_bits
 from rsqa.models.loading import load_network, load_tokenizer
 from rsqa.models.rivals import Prompter, load_prompter
 from rsqa.models.vision import Vision, encode, take_vision
-from rsqa.tasks.question import Question
+from rsqa.tasks.parse import answers, met
+from rsqa.tasks.question import Condition, Question
 
 
 class Qwen2VLEngine:
@@ -135,6 +136,17 @@ class Qwen2VLSession:
             if i not in self._scored
         }
         self._tags = Tags(engine.words)
+        self._hanging = {i: self._asked_before(q.only_if, i) for i, q in enumerate(questions) if q.only_if}
+
+    def _asked_before(self, condition: Condition, question: int) -> int:
+        """The number of the question that `question` hangs on."""
+        for i in self._scored:
+            if i < question and self._questions[i].id == condition.question:
+                return i
+        raise QuestionError(
+            f"question {self._questions[question].id!r} hangs on {condition.question!r}, which is not scored before "
+            "it; a model that reasons scores nothing before it writes, ask it without reasoning"
+        )
 
     def _grow(self) -> list[Stem]:
         """One prefix for all questions, or one for each where something of theirs stands before the image."""
@@ -279,8 +291,18 @@ class Qwen2VLSession:
             return
         engine = self._engine
         rules = Rules(engine.words.stops, engine.card.max_new_tokens, self._reached)
-        writing = Writing(engine.language, n_rows, rules)
-        asked = ((tiles, prefix, opening) for tiles, prefix, stem in scored for opening in stem.openings)
+        wanted = {i: np.zeros(n_tiles, np.bool_) for i in self._hanging}
+
+        def is_wanted(tile: int, question: int) -> bool:
+            return question not in wanted or bool(wanted[question][tile])
+
+        writing = Writing(engine.language, n_rows, rules, wanted=is_wanted)
+        asked = (
+            (tiles, prefix, opening)
+            for tiles, prefix, stem in self._decided(scored, replies, wanted)
+            for opening in stem.openings
+            if any(is_wanted(tile, q) for q in opening.questions for tile in range(tiles.start, tiles.stop))
+        )
         for rows in writing.write(asked):
             for index, reasoned in self._reasoned.items():
                 if mine := [row for row in rows if row.question == index]:
@@ -301,6 +323,27 @@ class Qwen2VLSession:
                 for share in group.shares:
                     target = _column(replies[stem.scored[share.question]].option_logprob)
                     target[tiles, share.options] = option_logprobs(edges, share).cpu().numpy()
+            yield tiles, prefix, stem
+
+    def _decided(
+        self,
+        scored: Iterator[tuple[slice, Prefix, Stem]],
+        replies: list[Replies],
+        wanted: Mapping[int, NDArray[np.bool_]],
+    ) -> Iterator[tuple[slice, Prefix, Stem]]:
+        """Pass the batches on, having noted for which of their tiles the questions with a condition are asked."""
+        card = self._engine.card
+        for tiles, prefix, stem in scored:
+            for index, first in self._hanging.items():
+                condition, question = self._questions[index].only_if, self._questions[first]
+                assert condition is not None
+                said = answers(
+                    question,
+                    Replies(_column(replies[first].option_logprob)[tiles]),
+                    mass_floor=card.mass_floor,
+                    temperature=card.temperatures.get(question.kind, 1.0),
+                )
+                wanted[index][tiles] = met(condition, said)
             yield tiles, prefix, stem
 
     def _reached(self, row: Row) -> bool:

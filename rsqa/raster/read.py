@@ -104,11 +104,12 @@ class Sheet:
 
 
 def choose_level(source: RasterSource, tile_px: int, side_px: int, overlap_px: int = 0) -> int:
-    """The coarsest overview that still shows a tile with at least the model's side; its factor, or 1.
+    """The coarsest overview that still shows a tile's window with at least the model's side; its factor, or 1.
 
     tile_px, overlap_px: source pixels, whole pixels of the overview too; side_px: what the model sees.
     """
-    fits = (f for f in source.overviews if tile_px % f == 0 and overlap_px % f == 0 and tile_px // f >= side_px)
+    shown_px = tile_px + overlap_px
+    fits = (f for f in source.overviews if tile_px % f == 0 and overlap_px % f == 0 and shown_px // f >= side_px)
     return max(fits, default=1)
 
 

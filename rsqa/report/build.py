@@ -62,12 +62,12 @@ def gather(folder: Path, most_px: int) -> Report:
     changed costs its picture only; the notes say so.
     """
     tables, plan = open_tables(folder), read_plan(folder)
-    sources = [planned.source for planned in plan.sources]
+    sources = [planned.source for planned in plan.first_pass]
     layout, notes = lay_out(sources), list[str]()
     answers, strings, evidence = list[Answers](), Strings(0), dict[str, NDArray[np.uint8]]()
-    grids = [planned.tiled for planned in plan.sources]
+    grids = [planned.tiled for planned in plan.first_pass]
     if "answers" in tables:
-        answers, strings = gather_answers(tables["answers"], grids, plan.questions)
+        answers, strings = gather_answers(tables["answers"], grids, plan.row_questions)
         if plan.evidence:
             evidence = gather_evidence(tables["answers"], grids, plan.questions, plan.evidence)
     elif "classes" in tables:
@@ -89,7 +89,7 @@ def write_report(path: Path, report: Report) -> None:
     """Write the page; OutputError when `path` can't be written."""
     packed, pictures = Packed(), dict[str, bytes]()
     sources, first = [], 0
-    for number, (planned, look) in enumerate(zip(report.plan.sources, report.looks, strict=True)):
+    for number, (planned, look) in enumerate(zip(report.plan.first_pass, report.looks, strict=True)):
         facts = _source(planned, report.layout, number, first)
         first += facts["rows"] * facts["cols"]
         if look is not None:
@@ -182,12 +182,12 @@ def hex_colour(colour: RGB) -> str:
 
 def title(plan: Plan) -> str:
     """The first source's name, and how many more there are."""
-    first = plan.sources[0].source.name
-    return first if len(plan.sources) == 1 else f"{first} and {len(plan.sources) - 1:,} more"
+    first = plan.first_pass[0].source.name
+    return first if len(plan.first_pass) == 1 else f"{first} and {len(plan.first_pass) - 1:,} more"
 
 
 def _subtitle(report: Report, n_tiles: int) -> str:
-    sides = sorted({planned.tile_px for planned in report.plan.sources})
+    sides = sorted({planned.tile_px for planned in report.plan.first_pass})
     side = f"{sides[0]:,} px" if len(sides) == 1 else f"{sides[0]:,} to {sides[-1]:,} px"
     words = [f"{n_tiles:,} tile{'s'[: n_tiles != 1]} of {side}"]
     if n_questions := len(report.answers):

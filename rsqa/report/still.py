@@ -91,7 +91,7 @@ def _compose(report: Report, answers: Answers, codes: NDArray[np.int64]) -> Imag
     canvas, hatching = Image.new("RGBA", size, PAPER), _hatching(size)
     palette = np.array([(*colour, 255 * (QUIET if colour == NONE else OPACITY)) for colour in _colours(answers)])
     first = 0
-    for number, planned in enumerate(report.plan.sources):
+    for number, planned in enumerate(report.plan.first_pass):
         place, grid, look = view @ report.layout.transforms[number], planned.grid, report.looks[number]
         cells = codes[first : first + len(grid)].reshape(grid.shape)
         first += len(grid)
@@ -116,7 +116,7 @@ def _view(report: Report) -> tuple[Affine, tuple[int, int]]:
     corners = np.array(
         [
             transform @ (col, row)
-            for planned, transform in zip(report.plan.sources, report.layout.transforms, strict=True)
+            for planned, transform in zip(report.plan.first_pass, report.layout.transforms, strict=True)
             for col in (0, planned.source.width)
             for row in (0, planned.source.height)
         ]

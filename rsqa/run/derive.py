@@ -6,6 +6,7 @@ import json
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ import rsqa
 from rsqa.run.folder import part_path
 from rsqa.run.plan import Parts, Plan
 from rsqa.run.trace import Trace
+from rsqa.sinks.detections import Pass
 from rsqa.sinks.finish import FinishInputs, finish
 from rsqa.sinks.summary import AnswersSummary, QuestionSummary
 from rsqa.sinks.whole import discard, write_whole
-from rsqa.tasks.task import Ask, Caption, Classify
+from rsqa.tasks.task import Ask, Caption, Classify, Detect
 
 LIBRARIES = ("torch", "transformers", "rasterio", "numpy", "pyarrow", "zarr")
 """Those whose version can change a byte of the outputs."""
@@ -34,18 +36,36 @@ def derive(out: Path, plan: Plan, parts: Parts, trace: Trace, facts: Mapping[str
         write_whole(
             out / "performance.parquet", lambda temporary: pq.write_table(trace.table(), temporary, compression="zstd")
         )
+    passes = [_pass(out, plan, parts, *ends) for ends in pairwise(_pass_begins(plan))]
     inputs = FinishInputs(
         plan_id=plan.plan_id,
-        sources=tuple(planned.tiled for planned in plan.sources),
+        sources=passes[0].sources,
         questions=plan.row_questions,
         task=plan.task,
-        parts=tuple(part_path(out, number) for number in range(len(parts))),
+        parts=passes[0].parts,
         software={**software, plan.model.name: plan.model.weights_id or "unknown"},
         evidence=plan.evidence,
         lineage=f"{_done_by(plan)} the vision-language model {plan.model.name}",
+        passes=passes,
     )
     about = {"software": software, "host": platform.node(), "failed_sources": plan.failed}
     return finish(out, inputs, {**about, **facts})
+
+
+def _pass_begins(plan: Plan) -> list[int]:
+    """The first source of each pass, and the number of sources."""
+    n_first, n_all = len(plan.first_pass), len(plan.sources)
+    return [0, n_all] if n_first == n_all else [0, n_first, n_all]
+
+
+def _pass(out: Path, plan: Plan, parts: Parts, first: int, end: int) -> Pass:
+    """Sources `first` to `end` - 1."""
+    numbers = range(parts.begin(first), parts.begin(end))
+    return Pass(
+        sources=tuple(planned.tiled for planned in plan.sources[first:end]),
+        parts=tuple(part_path(out, number) for number in numbers),
+        blocks=((source - first, n_tiles) for source, n_tiles in parts.tiles_of_blocks(numbers)),
+    )
 
 
 def _done_by(plan: Plan) -> str:
@@ -54,6 +74,8 @@ def _done_by(plan: Plan) -> str:
             return f"tiles given one of {len(plan.questions[0].options)} labels by"
         case Caption():
             return "tiles described by"
+        case Detect():
+            return f"objects of {len(plan.task.names)} kinds looked for in tiles by"
         case Ask():
             return f"{len(plan.questions)} questions asked of tiles by"
 

@@ -2,7 +2,7 @@
 
 DIR/plan.json, sources.parquet   what fixes the bytes of the parts
 DIR/parts/00000000.parquet …   the commits and the ledger
-DIR/answers.parquet, classes.parquet, tiles.zarr, item.json, run.json …   derived from the parts
+DIR/answers.parquet, classes.parquet, detections.parquet, tiles.zarr, item.json, run.json …   derived from the parts
 DIR/.rsqa.lock           held while a run writes
 """
 
@@ -32,7 +32,7 @@ SEEN_S = 90.0
 _PART_NAMES = "[0-9]" * 8 + ".parquet"
 DERIVED = (
     "item.json", "run.json", "answers.parquet", "classes.parquet", "class_polygons.parquet", "class_rasters",
-    "summary.json", "tiles.zarr", "performance.parquet",
+    "detections.parquet", "counts.parquet", "summary.json", "tiles.zarr", "performance.parquet",
 )  # fmt: skip
 
 

@@ -131,7 +131,7 @@ def plan(request: Request) -> PlanReport:
                 name=p.source.name, width=p.source.width, height=p.source.height, crs=crs_label(p.source.crs_wkt) or "",
                 gsd_m=p.source.gsd_m, tiles=p.n_tiles,
             )
-            for p in made.sources
+            for p in made.first_pass
         ),
         n_tiles=drafted.n_tiles,
         n_parts=len(Parts(made)),

@@ -24,7 +24,7 @@ from rsqa.raster.read import level_grid
 from rsqa.raster.source import RasterSource
 from rsqa.raster.stretch import Stretch
 from rsqa.sinks.tiling import TiledSource
-from rsqa.tasks.question import Question
+from rsqa.tasks.question import Condition, Question
 from rsqa.tasks.task import Ask, Task, row_questions, task_from_json, task_to_json
 
 PLAN_FORMAT = 4
@@ -48,13 +48,17 @@ class PlannedSource:
     """Overview that is read: 1 the full resolution, 4 a quarter of it."""
     whole: bool = False
     """A small source that is one tile of its own size: never cut, never padded."""
+    overlap_px: int = 0
+    """What the windows of neighbouring tiles share, source pixels."""
+    scale: int = 1
+    """How many times larger the tiles are than in the first pass over the source; 1: this is the first."""
     chosen: tuple[Run, ...] | None = None
     """The tiles that the run is about; None: all."""
 
     @property
     def grid(self) -> TileGrid:
         """The tiles in pixels of the source."""
-        return TileGrid(self.source.height, self.source.width, self.tile_px)
+        return TileGrid(self.source.height, self.source.width, self.tile_px, self.overlap_px)
 
     @property
     def n_tiles(self) -> int:
@@ -64,12 +68,12 @@ class PlannedSource:
     @property
     def level_grid(self) -> TileGrid:
         """The same tiles in pixels of the overview that is read."""
-        return level_grid(self.source, self.tile_px, self.factor)
+        return level_grid(self.source, self.tile_px, self.factor, self.overlap_px)
 
     @property
     def chip_shape(self) -> tuple[int, int]:
         """(H, W) of a chip as it is read, before the model resamples it."""
-        return (self.source.height, self.source.width) if self.whole else (self.tile_px // self.factor,) * 2
+        return (self.source.height, self.source.width) if self.whole else (self.level_grid.window_px,) * 2
 
     @property
     def tiled(self) -> TiledSource:
@@ -77,19 +81,22 @@ class PlannedSource:
         source = self.source
         return TiledSource(
             name=source.name, crs_wkt=source.crs_wkt, transform=source.transform, width=source.width,
-            height=source.height, tile_px=self.tile_px, acquired=source.acquired,
+            height=source.height, tile_px=self.tile_px, overlap_px=self.overlap_px, scale=self.scale,
+            acquired=source.acquired,
         )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, one level of them for the source's and its own."""
-        own = {"tile_px": self.tile_px, "factor": self.factor, "whole": self.whole, "chosen": self.chosen}
+        names = ("tile_px", "factor", "whole", "overlap_px", "scale", "chosen")
+        own = {name: getattr(self, name) for name in names}
         return {**own, **self.source.to_json()}
 
     @property
     def cut(self) -> dict[str, Any]:
         """What a tile's pixels depend on, beside the file: chips of any size are shown in the same way, whole."""
         masked = [self.source.mask_band, self.source.mask_values]
-        return {"tile_px": None if self.whole else self.tile_px, "factor": self.factor, "masked": masked}
+        cut = {"tile_px": None if self.whole else self.tile_px, "factor": self.factor, "masked": masked}
+        return cut | ({"overlap_px": self.overlap_px} if self.overlap_px else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +126,11 @@ class Plan:
     """(name, why) of sources that were left out when the run was last begun."""
     evidence: int = 0
     """Blocks along a side of a tile whose weights in the model's adapter are kept; 0: they are not."""
+
+    @property
+    def first_pass(self) -> tuple[PlannedSource, ...]:
+        """Each source once, with the tiles that the tables are about; those of a coarser pass come behind them."""
+        return tuple(planned for planned in self.sources if planned.scale == 1)
 
     @property
     def row_questions(self) -> tuple[Question, ...]:
@@ -151,7 +163,7 @@ class Plan:
         """The inverse of `to_json`."""
         return cls(
             sources=sources,
-            questions=tuple(Question(q["id"], q["text"], q["kind"], tuple(q["options"])) for q in raw["questions"]),
+            questions=tuple(_question(**question) for question in raw["questions"]),
             stretch=Stretch.from_json(raw["stretch"]),
             scale=raw["scale"],
             gsd_m=raw["gsd_m"],
@@ -191,7 +203,7 @@ class Plan:
         return _digest(
             {
                 "format": FORMAT,
-                "question": [question.text, question.kind, question.options],
+                "question": self._asked(question),
                 "model": self._model_identity(),
                 "dtype": self.dtype,
                 "stretch": self.stretch.to_json(),
@@ -200,6 +212,14 @@ class Plan:
                 "min_valid": self.min_valid,
             }
         )
+
+    def _asked(self, question: Question) -> list[Any]:
+        """What a row's answer depends on, of what was asked."""
+        asked = [question.text, question.kind, question.options]
+        if question.only_if is None:
+            return asked
+        [first] = (q for q in self.questions if q.id == question.only_if.question)
+        return [*asked, first.text, question.only_if.least]
 
     def on(self, device: str) -> Plan:
         """The plan as `device` does it: another type than it was made for is allowed, but not the same."""
@@ -221,6 +241,11 @@ class Plan:
                 "min_valid": self.min_valid,
             }
         )
+
+
+def _question(options: list[str], only_if: dict[str, Any] | None, **facts: Any) -> Question:
+    """From what `asdict` and JSON made of one."""
+    return Question(**facts, options=tuple(options), only_if=Condition(**only_if) if only_if else None)
 
 
 def check_format(facts: dict[str, Any]) -> None:
@@ -288,9 +313,9 @@ def blocks(planned: PlannedSource, most_tiles: int) -> BlockGrid | ChosenBlocks:
     return whole if planned.chosen is None else chosen_blocks(whole, planned.chosen)
 
 
-def part_key(planned: PlannedSource) -> tuple[str, tuple[int, int]]:
-    """Sources that follow one another share parts where this is the same: CRS and chip size."""
-    return planned.source.crs_wkt, planned.chip_shape
+def part_key(planned: PlannedSource) -> tuple[int, str, tuple[int, int]]:
+    """Sources that follow one another share parts where this is the same: pass, CRS and chip size."""
+    return planned.scale, planned.source.crs_wkt, planned.chip_shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +379,16 @@ class Parts:
     def block(self, source: int, number: int) -> Block:
         """A block of a source, in pixels of the overview that is read."""
         return self._block_grids[source].block(number)
+
+    def begin(self, source: int) -> int:
+        """The first part of a source that begins a pass; behind the last source the number of parts."""
+        return sum(span.n_parts for span in self._spans if span.first < source)
+
+    def tiles_of_blocks(self, numbers: range) -> Iterator[tuple[int, int]]:
+        """Yield (index of the source, tiles) of every block of these parts, as their rows follow one another."""
+        for number in numbers:
+            for source, blocks in self[number].blocks:
+                yield from ((source, len(self.block(source, b))) for b in blocks)
 
     def n_tiles(self, number: int) -> int:
         """Tiles that the part covers."""

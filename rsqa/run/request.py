@@ -17,15 +17,18 @@ from rsqa.raster.stretch import Stretch, fit_stretch, fixed_stretch
 from rsqa.run.inputs import beside, listed, opened_sources, within
 from rsqa.run.plan import MOST_TILES, Plan, PlannedSource, blocks, part_key
 from rsqa.run.trial import PART_S, Site, Trial
+from rsqa.sinks.counts import read_areas
 from rsqa.sinks.ground import common_crs
 from rsqa.tasks.prompts import DIRECT_SYSTEM, END
 from rsqa.tasks.question import Question
-from rsqa.tasks.task import Ask, Caption, Classify, Task, questions_for
+from rsqa.tasks.task import Ask, Caption, Classify, Detect, Task, questions_for
 
 TILE_PX = 448
 CHIP_PX = 1024
 """A source of at most so many pixels a side is a chip, where --tile-px says nothing else: scene data sets have 64 to
 1,000."""
+PYRAMID = 4
+"""How many times larger the tiles of a second pass are: what fills a sixteenth of one was a whole tile before."""
 MOST_SAID = 5
 """Of notes about single sources: thousands would hide the others."""
 PARTS_PER_WORKER = 8
@@ -47,7 +50,11 @@ class Request:
     mask_band: str | None = None
     mask_values: str | None = None
     tile_px: int | None = TILE_PX
-    """None: that many for mosaics, and chips are shown whole."""
+    """What the model sees at once, overlap included. None: that many for mosaics, and chips are shown whole."""
+    overlap_px: int = 0
+    """What neighbouring tiles share, source pixels as `tile_px`."""
+    pyramid: bool = False
+    """Whether larger tiles are asked too, for things larger than a tile."""
     gsd_m: float | None = None
     scale: str = "auto"
     min_valid: float = 0.5
@@ -79,7 +86,10 @@ class Request:
         ):
             if value is not None and value < 1:
                 raise UsageError(f"{name} {value} asked; it must be at least 1")
-        if not self.questions and not isinstance(self.task, Caption):
+        if not 0 <= self.overlap_px < (self.tile_px or TILE_PX):
+            side = self.tile_px or TILE_PX
+            raise UsageError(f"--overlap {self.overlap_px} asked of tiles of {side} px; choose 0 to less than that")
+        if not self.questions and not isinstance(self.task, Caption | Detect):
             raise UsageError("nothing is asked; give --question TEXT or --question-file FILE")
         if not 0 <= self.min_valid <= 1:
             raise UsageError(f"--min-valid {self.min_valid} asked; it is a share from 0 to 1")
@@ -144,10 +154,16 @@ def draft(request: Request) -> Draft:
     if not opened:
         raise failed[0][1]
     common_crs(source.crs_wkt for source in opened)  # refuses what no table could hold together
+    if isinstance(request.task, Detect) and request.task.areas:
+        areas = read_areas(request.task.areas)  # refuses them before hours of work, not behind it
+        for crs in {source.crs_wkt for source in opened}:
+            areas.shapes(crs)
     found = find_model(request.model, request.card, request.adapter)  # last: it may be gigabytes from the hub
     model = _taught(found, request)
     _check_reasoning(request, model)
     planned = [_cut(source, request, model) for source in opened]
+    if request.pyramid:
+        planned += [coarse for one in planned if (coarse := _coarser(one, model))]
     if area is not None:
         planned = within(area, planned)
     if request.task.chips:  # alike ones together: they share parts and batches
@@ -155,7 +171,7 @@ def draft(request: Request) -> Draft:
         planned.sort(key=lambda source: places[part_key(source)])
     return Draft(
         sources=tuple(planned),
-        questions=questions_for(request.task, request.questions, model.card.prompt),
+        questions=questions_for(request.task, request.questions, model.card.prompt, model.card.boxes),
         failed=tuple(failed),
         model=model,
         device=device,
@@ -167,14 +183,14 @@ def draft(request: Request) -> Draft:
 
 
 def _taught(model: ModelRef, request: Request) -> ModelRef:
-    """The model with its card as this run asks it: reasoning or not, and the side that --gsd implies."""
+    """The model with its card as this run asks it: reasoning or not, and the side that --gsd or larger tiles imply."""
     card = model.card
     if request.reasoning and not card.prompt.reasoning:
         raise ModelError(f"{card.title} was not taught to reason, --reasoning asked; use a model such as tinyrs-r1")
     if request.reasoning is False and card.prompt.reasoning:
         direct = replace(card.prompt, system=DIRECT_SYSTEM, reasoning=False, answer_ends=(f"\n{END}", END))
         card = replace(card, prompt=direct)
-    if request.gsd_m is not None and card.side_px is None:
+    if (request.gsd_m is not None or request.pyramid) and card.side_px is None:  # chips of any size are seen at one
         tile_px = request.tile_px or TILE_PX
         card = replace(card, side_px=card.model_side(tile_px, tile_px)[0])
     return replace(model, card=card)
@@ -191,7 +207,12 @@ def _blocks(model: ModelRef) -> int:
 
 
 def _check_reasoning(request: Request, model: ModelRef) -> None:
-    """UsageError for what labels of a model that reasons can't have."""
+    """UsageError for what labels and boxes of a model that reasons can't have."""
+    if isinstance(request.task, Detect) and model.card.prompt.reasoning:
+        raise UsageError(
+            "boxes asked of a model that reasons: it can't say how likely a thing is there before it looks for it; "
+            "add --no-reasoning"
+        )
     if not (isinstance(request.task, Classify) and model.card.prompt.reasoning):
         return
     if len(request.questions) > 1:
@@ -204,20 +225,37 @@ def _check_reasoning(request: Request, model: ModelRef) -> None:
 
 
 def _cut(source: RasterSource, request: Request, model: ModelRef) -> PlannedSource:
-    tile_px = request.tile_px or TILE_PX
+    tile_px, overlap_px = request.tile_px or TILE_PX, request.overlap_px
     if request.gsd_m is not None and source.gsd_m is not None:
-        wanted = tile_px * request.gsd_m / source.gsd_m
+        scale = request.gsd_m / source.gsd_m
         side_px, _ = model.card.model_side(tile_px, tile_px)
         # Whole pixels of the overview that will do: most sizes are a multiple of no overview's factor.
-        step = max((factor for factor in source.overviews if wanted >= factor * side_px), default=1)
-        tile_px = max(1, round(wanted / step)) * step
+        step = max((factor for factor in source.overviews if tile_px * scale >= factor * side_px), default=1)
+        tile_px = max(1, round(tile_px * scale / step)) * step
+        overlap_px = min(round(overlap_px * scale / step) * step, tile_px - step)
     longest = max(source.height, source.width)
     if request.task.chips and longest <= (CHIP_PX if request.tile_px is None and request.gsd_m is None else tile_px):
         return PlannedSource(source, longest, 1, whole=True)
     side_px, _ = model.card.model_side(tile_px, tile_px)
-    planned = PlannedSource(source, tile_px, choose_level(source, tile_px, side_px))
+    core_px = tile_px - overlap_px
+    level = choose_level(source, core_px, side_px, overlap_px)
+    planned = PlannedSource(source, core_px, level, overlap_px=overlap_px)
     blocks(planned, most_tiles=1)  # refuses a tile that is too large, before the model is tried on it
     return planned
+
+
+def _coarser(planned: PlannedSource, model: ModelRef) -> PlannedSource | None:
+    """The second pass over a source, with larger tiles; None where one of the first pass shows all of it."""
+    source, window_px = planned.source, planned.grid.window_px
+    scale = min(PYRAMID, -(-max(source.height, source.width) // window_px))
+    if scale == 1:
+        return None
+    core_px, overlap_px = scale * planned.tile_px, scale * planned.overlap_px
+    side_px, _ = model.card.model_side(window_px, window_px)
+    level = choose_level(source, core_px, side_px, overlap_px)
+    coarse = PlannedSource(source, core_px, level, overlap_px=overlap_px, scale=scale)
+    blocks(coarse, most_tiles=1)  # refuses a tile that is too large
+    return coarse
 
 
 def _remarks(sources: Sequence[RasterSource]) -> list[str]:

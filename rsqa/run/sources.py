@@ -46,11 +46,12 @@ _FILE = {
     "mask_values": pa.list_(pa.int64()),
 }
 _CUT = {
-    "tile_px": pa.int32(), "factor": pa.int32(), "whole": pa.bool_(), "chosen": pa.list_(pa.list_(pa.int32())),
+    "tile_px": pa.int32(), "factor": pa.int32(), "whole": pa.bool_(), "overlap_px": pa.int32(), "scale": pa.int32(),
+    "chosen": pa.list_(pa.list_(pa.int32())),
 }  # fmt: skip
 _MEMBER = pa.struct({"row": pa.int64(), "col": pa.int64(), **_FILE})
 SCHEMA = pa.schema({**_FILE, "members": pa.list_(_MEMBER), **_CUT})
-"""The fields of `RasterSource`; `tile_px`, `factor`, `whole` and `chosen` of `PlannedSource`."""
+"""The fields of `RasterSource`, and those of `PlannedSource`."""
 ROWS = 1024
 """Sources that are Python dictionaries at once."""
 
@@ -69,8 +70,10 @@ def read_sources(path: Path) -> tuple[PlannedSource, ...]:
 
 
 def _planned(
-    tile_px: int, factor: int, whole: bool, chosen: list[list[int]] | None, crs_wkt: str, **source: Any
-) -> PlannedSource:
+    tile_px: int, factor: int, whole: bool, overlap_px: int, scale: int, chosen: list[list[int]] | None, crs_wkt: str,
+    **source: Any,
+) -> PlannedSource:  # fmt: skip
     one_of_many = intern(crs_wkt)  # sources have few CRSs, each of kilobytes
     runs = None if chosen is None else tuple((row, start, end) for row, start, end in chosen)
-    return PlannedSource(RasterSource.from_json({**source, "crs_wkt": one_of_many}), tile_px, factor, whole, runs)
+    opened = RasterSource.from_json({**source, "crs_wkt": one_of_many})
+    return PlannedSource(opened, tile_px, factor, whole, overlap_px, scale, runs)

@@ -33,10 +33,10 @@ from rsqa.run.features import Looked, PartCache
 from rsqa.run.folder import PLAN, begun, part_path, read_plan
 from rsqa.run.heap import share_one_heap, trim_heap
 from rsqa.run.plan import Parts, Plan, PlannedSource
+from rsqa.run.said import read_replies, source_corners
 from rsqa.run.trace import Clock, Span
 from rsqa.sinks.part import PartRows, QuestionColumns, Receipt, write_part
-from rsqa.tasks.labels import mean_logprob
-from rsqa.tasks.parse import Answers, answers
+from rsqa.tasks.parse import Answers
 from rsqa.tasks.question import Question
 
 R = TypeVar("R")
@@ -205,7 +205,7 @@ def _do_part(bench: _Bench, job: Job, number: int) -> Done | TooLarge:
     for source, blocks in part.blocks:
         looked = [_look(bench, source, block, model, cache, clock) for block in blocks]
         seen.append((plan.sources[source], _Seen.join(looked)))
-    replies = _as_rows(plan, model.finish())
+    replies = model.finish()
     if cache:
         with clock.stage("write"):
             cache.write()
@@ -263,14 +263,6 @@ def _stamp(out: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return stored.st_ino, stored.st_mtime_ns
-
-
-def _as_rows(plan: Plan, replies: list[Replies]) -> list[Replies]:
-    """Replies to what was asked -> replies to what the rows are about."""
-    if len(replies) == len(plan.row_questions):
-        return replies
-    logprobs = [reply.option_logprob for reply in replies if reply.option_logprob is not None]
-    return [Replies(mean_logprob(logprobs))] if replies else []
 
 
 def _answer(session: Session, tiles: Tiles, valid: Valid) -> list[Replies]:
@@ -370,27 +362,9 @@ class _Seen:
         return np.asarray(self.status == "ok", bool)
 
 
-def _said(plan: Plan, replies: list[Replies]) -> list[Answers]:
-    """Replies to what the rows are about -> answers, over all tiles of the part that were shown to the model."""
-    card = plan.model.card
-    said = [
-        answers(
-            question,
-            reply,
-            mass_floor=card.mass_floor,
-            temperature=card.temperatures.get(question.kind, 1.0),
-            reasoning=card.prompt.reasoning,
-        )
-        for question, reply in zip(plan.row_questions, replies, strict=bool(replies))
-    ]
-    if not plan.evidence:
-        return said
-    return [replace(answered, evidence=reply.evidence) for answered, reply in zip(said, replies, strict=True)]
-
-
 def _part_rows(bench: _Bench, seen: list[tuple[PlannedSource, _Seen]], replies: list[Replies]) -> list[PartRows]:
     """The rows of each source; SourceChanged when one is no longer what the plan was made for."""
-    said = _said(bench.plan, replies)
+    said = read_replies(bench.plan, replies)
     rows, begin = [], 0
     for planned, tiles in seen:
         (row0, col0), (row1, col1) = tiles.tiles.min(axis=0), tiles.tiles.max(axis=0) + 1
@@ -428,35 +402,46 @@ def _rows(bench: _Bench, planned: PlannedSource, tiles: _Seen, said: list[Answer
         tile_status=tiles.status,
         tile_error=tiles.error,
         questions=tuple(
-            _columns(question, processing_id, tiles.ok, said[i] if said else None, bench.plan.evidence)
+            _columns(planned, tiles, question, processing_id, said[i] if said else None, bench.plan.evidence)
             for i, (question, processing_id) in enumerate(zip(bench.row_questions, bench.ids(planned), strict=True))
         ),
+        scale=planned.scale,
     )
 
 
 def _columns(
-    question: Question, processing_id: str, ok: NDArray[np.bool_], said: Answers | None, side: int
+    planned: PlannedSource, tiles: _Seen, question: Question, processing_id: str, said: Answers | None, side: int
 ) -> QuestionColumns:
     """Answers of the `ok` tiles, spread over all tiles of the source. `side`: see `Plan.evidence`."""
+    ok = tiles.ok
     n_tiles = len(ok)
     whole: dict[str, NDArray[Any]] = {
         "status": np.full(n_tiles, "error", object),  # replaced for `ok` tiles, not looked at for the others
         "value": np.full(n_tiles, None, object),
         "confidence": np.full(n_tiles, np.nan, np.float32),
     }
+    if question.kind == "box":  # a part without any has the columns too
+        whole |= {"boxes": np.full(n_tiles, None, object), "malformed": np.zeros(n_tiles, np.int64)}
     if said is not None:
-        for column in fields(Answers):
-            values = getattr(said, column.name)
-            if values is not None:
-                whole[column.name] = values if ok.all() else _spread(values, ok)
+        for name, values in _values(planned, tiles.tiles[ok], said).items():
+            whole[name] = values if ok.all() else _spread(values, ok)
     if side:  # also where nothing was asked: all parts have the same columns
         whole.setdefault("evidence", np.full((n_tiles, side * side), np.nan, np.float32))
     return QuestionColumns(question=question, processing_id=processing_id, **whole)
 
 
+def _values(planned: PlannedSource, tiles: NDArray[np.int64], said: Answers) -> dict[str, NDArray[Any]]:
+    """Column -> (n,) values of n tiles; boxes in pixels of the source."""
+    values = {column.name: getattr(said, column.name) for column in fields(Answers)}
+    if said.boxes is not None:
+        values["boxes"], values["malformed"] = source_corners(planned, tiles, said.boxes)
+    return {name: column for name, column in values.items() if column is not None}
+
+
 def _spread(values: NDArray[Any], ok: NDArray[np.bool_]) -> NDArray[Any]:
     """(n ok, …) -> (N, …), None or NaN for the other tiles."""
-    whole = np.full((len(ok), *values.shape[1:]), None if values.dtype == object else np.nan, values.dtype)
+    empty = {"O": None, "i": 0}.get(values.dtype.kind, np.nan)
+    whole = np.full((len(ok), *values.shape[1:]), empty, values.dtype)
     whole[ok] = values
     return whole
 

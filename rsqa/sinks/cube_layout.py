@@ -25,6 +25,9 @@ CHUNK = 256
 NO_STATUS = 255
 """Tiles that have no row."""
 
+NO_COUNT = 65_535
+"""Objects of a tile of which is not known whether there are any."""
+
 _OWN = {"status", "valid_frac", "x", "y", "spatial_ref"}
 """Arrays of a source's group, where the groups of questions lie too."""
 
@@ -80,6 +83,11 @@ def create_source(
         if evidence:
             arrays[f"{name}/evidence/weight"] = _add_evidence(group, source, evidence)
         arrays[f"{name}/status"] = _add_layer(group, "status", shape, "u1", NO_STATUS, flags(STATUSES, NO_STATUS))
+        if question.kind == "box":
+            there = {"long_name": "probability that there is one"}
+            arrays[f"{name}/confidence"] = _add_layer(group, "confidence", shape, "f4", np.nan, there)
+            number = {"long_name": "objects whose middle is in the tile, each once"}
+            arrays[f"{name}/count"] = _add_layer(group, "count", shape, "u2", NO_COUNT, number)
         if not question.closed:
             continue
         dtype, unknown = value_codes(question)

@@ -1,4 +1,4 @@
-"""Detections: the boxes of a tile within a part, and the finished `detections.parquet`, one row per object.
+"""Detections: from the boxes of tiles within parts to objects, and the finished `detections.parquet`, a row for each.
 
 A part of a detect run is a part like any other, every planned tile exactly one row per label asked for, with the boxes
 of the tile and how many were malformed in two more columns.
@@ -8,13 +8,17 @@ T tiles, L labels, B boxes, N objects.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
@@ -22,10 +26,11 @@ from rsqa.raster.grid import TileGrid, Window
 from rsqa.raster.ground import ground_rings
 from rsqa.sinks.geoparquet import GROUP_ROWS, MOST_ROWS, write_table
 from rsqa.sinks.ground import LONLAT, crs_label, lonlat
-from rsqa.sinks.part import regrouped
+from rsqa.sinks.part import read_parts, regrouped
 from rsqa.sinks.table import BBOX, SCHEMA, bbox_array
-from rsqa.sinks.tiling import TiledSource
-from rsqa.tasks.merge import Band, Objects, Tiles
+from rsqa.sinks.tiling import TiledSource, tile_id
+from rsqa.tasks.merge import Band, Objects, Tiles, merge
+from rsqa.tasks.question import Question
 
 DETECTIONS = pa.schema(
     [
@@ -58,6 +63,92 @@ class Label:
     """The column `label`."""
     processing_id: str
     """Of this source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Objects of one source."""
+
+    source: TiledSource
+    labels: Sequence[Label]
+    objects: Objects
+
+
+_COLUMNS = ["tile_row", "tile_col", "confidence", "token_logprob", "status", "processing_id", "boxes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What tiles of one size saw."""
+
+    sources: tuple[TiledSource, ...]
+    parts: tuple[Path, ...]
+    blocks: Iterable[tuple[int, int]]
+    """(number of the source, tiles) of every block, in the order of the parts' rows; of a source each begins no higher
+    than the one before it."""
+
+
+def found_objects(passes: Sequence[Pass], questions: Sequence[Question], names: Sequence[str]) -> Iterator[Found]:
+    """Merge the boxes in committed parts, source after source, from top to bottom, a few blocks' rows in memory.
+
+    `passes`: the first one, and perhaps a coarser one over some of the sources, in the same order. `questions` and
+    `names` of the labels, in the order of a tile's rows. Raises OutputError when a part is damaged.
+    """
+    n_labels = len(questions)
+    first, *others = (_by_source(one, n_labels) for one in passes)
+    coarser = chain(*others)
+    ahead = next(coarser, None)
+    for source, tables in first:
+        rows = next(tables)
+        ids = rows["processing_id"][:n_labels].to_pylist()
+        labels = [Label(q.id, name, id_) for q, name, id_ in zip(questions, names, ids, strict=True)]
+        bands = _bands(source, chain([rows], tables), n_labels, 0)
+        also = ahead is not None and ahead[0].name == source.name
+        if ahead is not None and also:
+            bands = heapq.merge(bands, _bands(*ahead, n_labels, source.overlap_px), key=_top)
+        for objects in merge(bands, (source.height, source.width)):
+            yield Found(source, labels, objects)
+        ahead = next(coarser, None) if also else ahead
+
+
+def _by_source(one: Pass, n_labels: int) -> Iterator[tuple[TiledSource, Iterator[pa.Table]]]:
+    """-> each source and the rows of its blocks; they must be taken before the next source is."""
+    for number, group in groupby(_block_rows(one, n_labels), key=itemgetter(0)):
+        yield one.sources[number], (rows for _, rows in group)
+
+
+def _block_rows(one: Pass, n_labels: int) -> Iterator[tuple[int, pa.Table]]:
+    """-> (number of the source, rows) of each block."""
+    tables = read_parts(one.parts, GROUP_ROWS, _COLUMNS)
+    held = next(tables)
+    for source, n_tiles in one.blocks:
+        n_rows = n_tiles * n_labels
+        while held.num_rows < n_rows:
+            held = pa.concat_tables([held, next(tables)])
+        yield source, held.slice(0, n_rows)
+        held = held.slice(n_rows)
+
+
+def _bands(source: TiledSource, tables: Iterable[pa.Table], n_labels: int, least_px: int) -> Iterator[Band]:
+    """-> what the tiles of each block saw; of boxes those larger than `least_px`, as smaller ones were seen before."""
+    for rows in tables:
+        band = band_of(rows, source.grid, n_labels, source.scale)
+        yield band.only(np.ptp(band.corners, axis=1).max(axis=1) > least_px)
+
+
+def _top(band: Band) -> float:
+    return float(band.tiles.window[:, 1].min())
+
+
+def most_objects(passes: Iterable[Pass]) -> int:
+    """As many as there are boxes in the parts, or a few more; by their footers alone."""
+    n_values = 0
+    for path in chain(*(one.parts for one in passes)):
+        metadata = pq.read_metadata(path)
+        columns = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+        boxes = next(i for i, name in enumerate(columns) if name.startswith("boxes."))
+        n_values += sum(metadata.row_group(g).column(boxes).num_values for g in range(metadata.num_row_groups))
+    return -(-n_values // 8)  # four corners; a tile without boxes counts as one number
 
 
 def band_of(rows: pa.Table, grid: TileGrid, n_labels: int, factor: int = 1) -> Band:
@@ -98,7 +189,7 @@ def detections_table(objects: Objects, source: TiledSource, labels: Sequence[Lab
     rings = ground_rings(objects.corners, source.transform)
     shapes = lonlat(rings, source.crs_wkt) if crs == LONLAT else shapely.polygons(rings)
     cols, rows = (objects.corners.mean(axis=1) // source.tile_px).clip(0, (source.n_cols - 1, source.n_rows - 1)).T
-    seen = [_tile_id(source.name, *tile) for tile in objects.seen.tolist()]
+    seen = [tile_id(source.name, row, col, scale) for scale, row, col in objects.seen.tolist()]
     offsets = pa.array(np.cumsum([0, *objects.n_seen]), pa.int32())
     own = [labels[number] for number in objects.label.tolist()]
     values = {
@@ -108,7 +199,7 @@ def detections_table(objects: Objects, source: TiledSource, labels: Sequence[Lab
         "label": [label.name for label in own],
         "score": _numbers(objects.score),
         "box_logprob": _numbers(objects.logprob),
-        "tile_id": [_tile_id(source.name, 1, int(row), int(col)) for row, col in zip(rows, cols, strict=True)],
+        "tile_id": [tile_id(source.name, int(row), int(col)) for row, col in zip(rows, cols, strict=True)],
         "tile_row": pa.array(rows.astype(np.int32)),
         "tile_col": pa.array(cols.astype(np.int32)),
         "seen_by": pa.ListArray.from_arrays(offsets, pa.array(seen, pa.string())),
@@ -118,10 +209,6 @@ def detections_table(objects: Objects, source: TiledSource, labels: Sequence[Lab
         "source_crs": pa.repeat(crs_label(source.crs_wkt), n_objects),
     }
     return pa.table([values[name] for name in DETECTIONS.names], schema=DETECTIONS)
-
-
-def _tile_id(source: str, factor: int, row: int, col: int) -> str:
-    return f"{source}/{row}/{col}" if factor == 1 else f"{source}/{row}/{col}@{factor}"
 
 
 def _numbers(values: NDArray[np.float32]) -> pa.Array:

@@ -197,16 +197,20 @@ def _to_lonlat(shapes: NDArray[np.object_], table: FinishedTable) -> NDArray[np.
         return shapes
     wkt = CRS.from_json_dict(table.crs).to_wkt()
     there = np.full(len(shapes), None, object)
-    holed = shapely.get_num_interior_rings(shapes) > 0
-    for number in np.flatnonzero(holed):
-        rings = [shapely.get_coordinates(ring)[None] for ring in shapely.get_rings(shapes[number])]
-        outer, *inner = (lonlat(ring, wkt)[0] for ring in rings)
-        there[number] = shapely.difference(outer, shapely.union_all(inner))
-    n_points = np.where(shapely.is_missing(shapes) | holed, 0, shapely.get_num_coordinates(shapes))
+    many = (shapely.get_num_interior_rings(shapes) > 0) | (shapely.get_num_geometries(shapes) > 1)
+    for number in np.flatnonzero(many):
+        there[number] = shapely.union_all([_rings_to_lonlat(part, wkt) for part in shapely.get_parts(shapes[number])])
+    n_points = np.where(shapely.is_missing(shapes) | many, 0, shapely.get_num_coordinates(shapes))
     for n in np.unique(n_points[n_points > 0]).tolist():
         here = n_points == n
         there[here] = lonlat(shapely.get_coordinates(shapes[here]).reshape(-1, n, 2), wkt)
     return there
+
+
+def _rings_to_lonlat(polygon: shapely.Polygon, wkt: str) -> shapely.Geometry:
+    rings = [shapely.get_coordinates(ring)[None] for ring in shapely.get_rings(polygon)]
+    outer, *inner = (lonlat(ring, wkt)[0] for ring in rings)
+    return shapely.difference(outer, shapely.union_all(inner))
 
 
 def _known_on_earth(table: FinishedTable) -> bool:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from rsqa.sinks.caption_summary import write_summary
 from rsqa.sinks.class_maps import write_polygons, write_rasters
 from rsqa.sinks.classes import finish_classes
+from rsqa.sinks.counts import Count, read_areas
+from rsqa.sinks.detections import Pass, detections_table, finish_detections, found_objects, most_objects
 from rsqa.sinks.geoparquet import finish_answers
+from rsqa.sinks.ground import common_crs
 from rsqa.sinks.stac import write_item
 from rsqa.sinks.summary import AnswersSummary
 from rsqa.sinks.table import EVIDENCE_SCHEMA, SCHEMA
@@ -19,7 +24,7 @@ from rsqa.sinks.tiling import TiledSource
 from rsqa.sinks.whole import discard, write_whole_bytes
 from rsqa.sinks.zarr import finish_cube
 from rsqa.tasks.question import Question
-from rsqa.tasks.task import Caption, Classify, Task
+from rsqa.tasks.task import Caption, Classify, Detect, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +45,8 @@ class FinishInputs:
     """One sentence: what was done to the imagery, for people."""
     evidence: int = 0
     """Blocks along a side of a tile whose weights in an adapter the parts hold; 0: they don't."""
+    passes: Sequence[Pass] = ()
+    """Where boxes were asked for, by which tiles: the first pass, of `sources` and `parts`, and perhaps a coarser."""
 
 
 def finish(out: Path, inputs: FinishInputs, run_facts: Mapping[str, Any]) -> AnswersSummary:
@@ -60,19 +67,47 @@ def finish(out: Path, inputs: FinishInputs, run_facts: Mapping[str, Any]) -> Ans
 
 def _finish_tables(out: Path, inputs: FinishInputs) -> AnswersSummary:
     crs_wkts = [source.crs_wkt for source in inputs.sources]
-    table = out / inputs.task.table
     if isinstance(inputs.task, Classify):
         [question] = inputs.questions
-        summary = finish_classes(table, inputs.parts, question, inputs.task, crs_wkts, inputs.plan_id)
+        summary = finish_classes(out / inputs.task.table, inputs.parts, question, inputs.task, crs_wkts, inputs.plan_id)
         _finish_maps(out, inputs, inputs.task, question.options)
         return summary
     schema = EVIDENCE_SCHEMA if inputs.evidence else SCHEMA
-    summary = finish_answers(table, inputs.parts, inputs.questions, crs_wkts, inputs.plan_id, schema)
-    cube = out / "tiles.zarr"
-    finish_cube(cube, inputs.parts, inputs.sources, inputs.questions, inputs.plan_id, evidence=inputs.evidence)
+    answered = out / "answers.parquet"
+    summary = finish_answers(answered, inputs.parts, inputs.questions, crs_wkts, inputs.plan_id, schema)
+    objects = None
+    if isinstance(inputs.task, Detect):
+        summary = _finish_objects(out, inputs, inputs.task, summary)
+        objects = out / inputs.task.table
+    finish_cube(
+        out / "tiles.zarr", inputs.parts, inputs.sources, inputs.questions, inputs.plan_id,
+        evidence=inputs.evidence, objects=objects,
+    )  # fmt: skip
     if isinstance(inputs.task, Caption):
         _finish_summary(out / "summary.json", inputs, inputs.task)
     return summary
+
+
+def _finish_objects(out: Path, inputs: FinishInputs, task: Detect, summary: AnswersSummary) -> AnswersSummary:
+    """Write the table of objects and, where they are wanted, the counts; -> the summary with how many there are."""
+    crs = common_crs(source.crs_wkt for source in inputs.sources)
+    count = Count(inputs.questions, task.names, read_areas(task.areas) if task.areas else None)
+
+    def tables() -> Iterator[pa.Table]:
+        for found in found_objects(inputs.passes, inputs.questions, task.names):
+            count.add(found)
+            yield detections_table(found.objects, found.source, found.labels, crs)
+
+    finish_detections(out / task.table, tables(), crs, inputs.plan_id, most_objects(inputs.passes))
+    if task.count:
+        count.add_unknown(inputs.parts, inputs.sources)
+        count.write(out / "counts.parquet", crs, inputs.plan_id)
+    else:
+        discard(out / "counts.parquet")
+    with_objects = [
+        replace(question, objects=n) for question, n in zip(summary.questions, count.counts[0].tolist(), strict=True)
+    ]
+    return replace(summary, questions=tuple(with_objects))
 
 
 def _finish_summary(path: Path, inputs: FinishInputs, task: Caption) -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from rsqa.errors import InputError, SourceMissing
 from rsqa.sinks.table import FORMAT
 
-NAMES = ("answers", "classes", "class_polygons", "detections")
+NAMES = ("answers", "classes", "class_polygons", "detections", "counts")
 """Tables that a folder may hold, each `NAME.parquet`: a file, or a folder of files."""
 
 

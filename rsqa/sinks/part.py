@@ -37,6 +37,7 @@ from rsqa.sinks.table import (
     open_writer,
     probability_map,
 )
+from rsqa.sinks.tiling import tile_id
 from rsqa.sinks.whole import write_whole_bytes
 from rsqa.tasks.question import Question
 
@@ -126,6 +127,8 @@ class PartRows:
     tile_error: NDArray[np.object_]
     """(N,) of str or None."""
     questions: tuple[QuestionColumns, ...]
+    scale: int = 1
+    """See `TiledSource.scale`."""
 
     def __post_init__(self) -> None:
         n_tiles = len(self.tile_rows)
@@ -225,12 +228,11 @@ def _tile_columns(rows: Sequence[PartRows], tiles: Sequence[int]) -> dict[str, p
     tile_rows = np.concatenate([source.tile_rows for source in rows])
     tile_cols = np.concatenate([source.tile_cols for source in rows])
     names = np.repeat(np.array([source.source for source in rows], object), tiles)
+    scales = np.repeat([source.scale for source in rows], tiles).tolist()
     labels = [crs_label(source.source_crs_wkt) or None for source in rows]
     windows = _joined([source.windows for source in rows], tiles, (4,))
     return {
-        "tile_id": pa.array(
-            [f"{name}/{r}/{c}" for name, r, c in zip(names, tile_rows.tolist(), tile_cols.tolist(), strict=True)]
-        ),
+        "tile_id": pa.array(list(map(tile_id, names.tolist(), tile_rows.tolist(), tile_cols.tolist(), scales))),
         "tile_row": pa.array(tile_rows, pa.int32()),
         "tile_col": pa.array(tile_cols, pa.int32()),
         "source": pa.array(names, pa.string()),

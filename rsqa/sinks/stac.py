@@ -72,6 +72,8 @@ def _assets(folder: Path) -> dict[str, pystac.Asset]:
         "answers": ("answers.parquet", "Answers", "A row per tile and question"),
         "classes": ("classes.parquet", "Classes", "A row per tile with its label"),
         "class_polygons": ("class_polygons.parquet", "Class polygons", "Tiles of one label that touch, as one polygon"),
+        "detections": ("detections.parquet", "Detections", "A row per object, each once"),
+        "counts": ("counts.parquet", "Counts", "How many objects there are, everywhere and in each area"),
     }
     assets = {
         key: pystac.Asset(f"./{name}", title, about, "application/vnd.apache.parquet", ["data"])

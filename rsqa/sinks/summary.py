@@ -31,6 +31,8 @@ class QuestionSummary:
     """Answer -> mean over its tiles; answers without a confidence are absent."""
     statuses: Mapping[str, int]
     """Status -> tiles; together all tiles."""
+    objects: int | None = None
+    """Things that were found, each once; None where none were looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The cube: answers as georeferenced arrays on the tile grid, one cell per tile, in `tiles.zarr`.
 
     SOURCE/               status, valid_frac
-    SOURCE/QUESTION/      status; of closed questions also value, confidence
+    SOURCE/QUESTION/      status; of closed questions also value, confidence; of boxes count, confidence
     SOURCE/QUESTION/evidence/   on request weight, on the finer grid of an adapter's blocks
 
 Each group holds its own x, y and spatial_ref, so that it opens by itself (xarray with `decode_coords="all"`, GDAL,
@@ -22,11 +22,12 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import zarr
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
-from rsqa.sinks.cube_layout import CHUNK, create_source, question_group, value_codes
+from rsqa.sinks.cube_layout import CHUNK, NO_COUNT, create_source, question_group, value_codes
 from rsqa.sinks.evidence import on_cores, shares_of
 from rsqa.sinks.part import read_parts
 from rsqa.sinks.table import FORMAT, STATUSES, tile_statuses
@@ -50,10 +51,12 @@ def finish_cube(
     plan_id: str,
     zarr_format: Literal[2, 3] = 2,
     evidence: int = 0,
+    objects: Path | None = None,
 ) -> bool:
     """Write the cube of all sources with at least 64 tiles; -> whether there is one.
 
-    `evidence`: blocks along a side of a tile whose weights the parts hold, 0: none.
+    `evidence`: blocks along a side of a tile whose weights the parts hold, 0: none. `objects`: the
+    finished table of those that answer questions for boxes.
 
     An earlier cube is replaced when the new one is whole; the same parts give the same bytes. Raises OutputError when
     a part is damaged or `path` can't be written.
@@ -72,6 +75,8 @@ def finish_cube(
         for group in read_parts(parts, max(1, GROUP_ROWS // len(questions)) * len(questions), columns):
             for cells in _by_source(group, questions, evidence):
                 bands.put(cells)
+        if objects is not None:
+            _count_objects(bands, objects)
         bands.flush()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")  # of format 3
@@ -79,6 +84,16 @@ def finish_cube(
 
     write_whole_folder(path, write)
     return True
+
+
+def _count_objects(bands: _Bands, objects: Path) -> None:
+    columns = ["source", "question_id", "tile_row", "tile_col"]
+    for batch in ds.dataset(objects, format="parquet").to_batches(columns=columns, batch_readahead=2):
+        rows = pa.Table.from_batches([batch]).group_by(columns).aggregate([([], "count_all")])
+        for source, id_ in set(zip(rows["source"].to_pylist(), rows["question_id"].to_pylist(), strict=True)):
+            own = rows.filter((pc.field("source") == source) & (pc.field("question_id") == id_))
+            tile_rows, tile_cols, n = (own[name].to_numpy() for name in ("tile_row", "tile_col", "count_all"))
+            bands.add(source, f"{question_group(id_)}/count", tile_rows, tile_cols, n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +118,9 @@ def _by_source(group: pa.Table, questions: Sequence[Question], evidence: int) ->
         layers[f"{name}/status"] = pc.index_in(own["status"], pa.array(STATUSES)).to_numpy()
         if evidence:
             layers[f"{name}/evidence/weight"] = shares_of(own["evidence"], evidence)
+        if question.kind == "box":
+            layers[f"{name}/confidence"] = own["confidence"].to_numpy()
+            layers[f"{name}/count"] = np.where(own["status"].to_numpy() == "ok", 0, NO_COUNT).astype(np.uint16)
         if question.closed:
             dtype, unknown = value_codes(question)
             codes = pc.index_in(own["value"], pa.array(question.options))
@@ -142,6 +160,25 @@ class _Bands:
                 k = values.shape[1]
                 by_tile = buffers[path].reshape(-1, k, source.n_cols, k)  # a view
                 by_tile[rows - band * CHUNK, :, cols, :] = values
+
+    def add(
+        self,
+        source: str,
+        path: str,
+        rows: NDArray[np.integer[Any]],
+        cols: NDArray[np.integer[Any]],
+        counts: NDArray[np.integer[Any]],
+    ) -> None:
+        """Add to the counts of cells, each named once; an unknown one was 0, where a neighbour knows better."""
+        if source not in self.arrays:
+            return
+        bands = rows // CHUNK
+        for band in np.unique(bands).tolist():
+            here = bands == band
+            buffer = self._band(source, band)[path]
+            cells = rows[here] - band * CHUNK, cols[here]
+            before = np.where(buffer[cells] == NO_COUNT, 0, buffer[cells]).astype(np.int64)
+            buffer[cells] = np.minimum(before + counts[here], NO_COUNT - 1)
 
     def flush(self) -> None:
         while self.open:

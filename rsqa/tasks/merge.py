@@ -70,6 +70,11 @@ class Band:
     logprob: NDArray[np.float32]
     """(B,) of the box's words; NaN: none."""
 
+    def only(self, which: NDArray[np.bool_]) -> Band:
+        """All tiles, and the boxes of a mask (B,)."""
+        boxes = {f.name: getattr(self, f.name)[which] for f in fields(self) if f.name != "tiles"}
+        return replace(self, **boxes)
+
     def sightings(self, first_group: int) -> Sightings:
         """The boxes, each a group of its own, in an order that does not depend on the one in which they came."""
         tile = self.tiles.tile[self.tile]

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rsqa.tasks.question import Question
+from rsqa.tasks.question import Condition, Question
 
 Status = Literal["ok", "off_list", "unparsed", "truncated", "error"]
 NOT_FINITE = "not_finite"
@@ -61,6 +61,8 @@ class Answers:
     """(N,) of str, None where none was written."""
     evidence: NDArray[np.float32] | None = None
     """(N, blocks) see `Replies.evidence`; never read from words, None unless it is kept beside them."""
+    boxes: NDArray[np.object_] | None = None
+    """(N,) of `rsqa.tasks.boxes.SaidBoxes`, whatever the status."""
 
 
 def answers(
@@ -74,6 +76,12 @@ def answers(
     if question.closed:
         return _closed(question, said, mass_floor, temperature, reasoning)
     return _open(said, reasoning)
+
+
+def met(condition: Condition, said: Answers) -> NDArray[np.bool_]:
+    """(N,) whether the answers to the condition's question ask for what hangs on it. Unknown is no yes."""
+    assert said.probabilities is not None  # the question is closed
+    return np.asarray((said.status == "ok") & (said.probabilities[:, 0] >= condition.least), np.bool_)
 
 
 def split_reasoning(text: str) -> tuple[str | None, str | None]:

@@ -17,6 +17,16 @@ COUNTS = (*(str(n) for n in range(101)), "more than 100")
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """Where a question is asked at all: an engine may leave other tiles without an answer."""
+
+    question: str
+    """Id of a closed question of the same session, asked before this one."""
+    least: float
+    """Confidence of its first option, after the card's temperature, from which this one is asked."""
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """One question and its closed list of answers."""
 
@@ -26,6 +36,8 @@ class Question:
     kind: Kind
     options: tuple[str, ...] = ()
     """Allowed answers in the order of their codes; empty for open questions and boxes."""
+    only_if: Condition | None = None
+    """None: asked of every tile. Of closed questions always None."""
 
     def __post_init__(self) -> None:
         if not ID_PATTERN.fullmatch(self.id):
@@ -34,6 +46,8 @@ class Question:
             raise QuestionError(
                 f"question {self.id!r} is {self.kind} with {len(self.options)} options; only open and box have none"
             )
+        if self.closed and self.only_if:
+            raise QuestionError(f"question {self.id!r} is {self.kind} and has a condition; only open and box may have")
         if len(set(self.options)) != len(self.options):
             raise QuestionError(f"question {self.id!r} names an option twice: {', '.join(self.options)}")
 

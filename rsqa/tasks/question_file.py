@@ -249,6 +249,17 @@ def _with_ids(entries: list[_Entry]) -> QuestionSet:
     return QuestionSet(tuple(questions), tuple(warnings))
 
 
+def ids_of(texts: Iterable[str]) -> list[str]:
+    """An id for each text, all different whatever their case."""
+    taken: dict[str, str] = {}
+    numbers: dict[str, int] = {}
+    ids = []
+    for text in texts:
+        ids.append(_free_id(_slug(text), taken, numbers))
+        taken[ids[-1]] = text
+    return ids
+
+
 def _slug(text: str) -> str:
     """`Is there a ship?` -> `is-there-a-ship`, whole words as far as they fit."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()

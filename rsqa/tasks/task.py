@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from rsqa.errors import UsageError
+from rsqa.tasks.detect import HowMany, box_questions
 from rsqa.tasks.labels import as_one
 from rsqa.tasks.prompts import PromptStyle
 from rsqa.tasks.question import Question
@@ -65,8 +66,39 @@ class Caption:
     """Whether the most frequent descriptions and words are counted."""
 
 
-Task = Ask | Classify | Caption
-_TASKS: Mapping[str, type[Task]] = {task.verb: task for task in (Ask, Classify, Caption)}
+@dataclass(frozen=True, slots=True)
+class Detect:
+    """Where things are: first whether one is there, then boxes; those of all tiles become objects."""
+
+    verb: ClassVar[str] = "detect"
+    table: ClassVar[str] = "detections.parquet"
+    chips: ClassVar[bool] = False
+
+    objects: tuple[str, ...] = ()
+    """Names of things of which there may be many."""
+    phrases: tuple[str, ...] = ()
+    """Words that refer to one thing."""
+    threshold: float = 0.5
+    """Confidence that a thing is there from which it is located."""
+    count: bool = False
+    """Whether objects are counted, over all sources and in areas."""
+    areas: str = ""
+    """File of polygons to count in, absolute; empty: none."""
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise UsageError("nothing to look for; give --object NAME or --phrase WORDS")
+        if not 0 <= self.threshold <= 1:
+            raise UsageError(f"--threshold {self.threshold} asked; it is a probability from 0 to 1")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is looked for, a name for each row of a tile."""
+        return self.objects + self.phrases
+
+
+Task = Ask | Classify | Caption | Detect
+_TASKS: Mapping[str, type[Task]] = {task.verb: task for task in (Ask, Classify, Caption, Detect)}
 
 
 def task_to_json(task: Task) -> dict[str, Any]:
@@ -76,15 +108,32 @@ def task_to_json(task: Task) -> dict[str, Any]:
 
 def task_from_json(values: Mapping[str, Any]) -> Task:
     """The inverse of `task_to_json`; KeyError or TypeError for what is none."""
-    settings = {name: value for name, value in values.items() if name != "verb"}
+    settings: dict[str, Any] = {name: _frozen(value) for name, value in values.items() if name != "verb"}
     return _TASKS[values["verb"]](**settings)
+
+
+def _frozen(value: Any) -> Any:
+    """Tuples, which JSON has none of."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def row_questions(task: Task, asked: tuple[Question, ...]) -> tuple[Question, ...]:
     """What the rows of a tile are about, where the model was asked `asked`."""
-    return (as_one(asked),) if isinstance(task, Classify) else asked
+    match task:
+        case Classify():
+            return (as_one(asked),)
+        case Detect():
+            return tuple(question for question in asked if question.kind == "box")
+        case _:
+            return asked
 
 
-def questions_for(task: Task, asked: tuple[Question, ...], style: PromptStyle) -> tuple[Question, ...]:
-    """What to ask a model of this style; only a caption's words are the style's."""
-    return (Question("caption", style.caption, "open"),) if isinstance(task, Caption) else asked
+def questions_for(task: Task, asked: tuple[Question, ...], style: PromptStyle, boxes: HowMany) -> tuple[Question, ...]:
+    """What to ask a model of this style that writes so many boxes."""
+    match task:
+        case Caption():
+            return (Question("caption", style.caption, "open"),)
+        case Detect():
+            return box_questions(task.objects, task.phrases, task.threshold, boxes)
+        case _:
+            return asked

@@ -12,9 +12,10 @@ from rsqa.engines.batching import ROWS, ROWS_PER_TILE, gathered
 from rsqa.engines.cards import ModelCard
 from rsqa.engines.generation import CIRCLE, Row, Rules, Writing, in_circles
 from rsqa.engines.qwen2vl import load_qwen2vl
+from rsqa.errors import QuestionError
 from rsqa.models.checkpoint import open_checkpoint
 from rsqa.tasks.prompts import PromptStyle
-from rsqa.tasks.question import YES_NO, Question
+from rsqa.tasks.question import YES_NO, Condition, Question
 
 CARD = ModelCard("direct", "Random", PromptStyle(system="Look."), "Apache-2.0", max_new_tokens=40)
 WORDS = Question("words", "Describe the scene.", "open")
@@ -59,6 +60,37 @@ def test_rows_take_turns_at_the_desk(engine, expected, monkeypatch, rows, on_gpu
     assert replies[2].text.tolist() == expected(MORE, 7)
     alone = engine.prepare([WATER], SHAPE, 7).answer(chips(7))[0]
     np.testing.assert_allclose(replies[1].option_logprob, alone.option_logprob, rtol=0, atol=1e-4)
+
+
+def test_a_question_with_a_condition_is_written_where_it_holds(engine, monkeypatch):
+    """Its texts are those that it has without one, and for all others no row is begun."""
+    ship = Question("ship", "every ship", "box")
+    water, free = engine.prepare([WATER, ship], SHAPE, 3).answer(chips(7))
+    odds = np.exp(water.option_logprob.astype(np.float64))
+    odds /= odds.sum(axis=1, keepdims=True)
+    least = float(np.sort(odds[:, 0])[4]) - 1e-6  # three of seven tiles
+    begun = []
+    begin = generation.Desk.begin
+    monkeypatch.setattr(generation.Desk, "begin", lambda desk, b: (begun.append(len(b.rows)), begin(desk, b))[1])
+    card = replace(CARD, mass_floor=0.0)
+    monkeypatch.setattr(engine, "card", card)
+    hanging = replace(ship, only_if=Condition("water", least))
+    again, words, more = engine.prepare([WATER, hanging, MORE], SHAPE, 3).answer(chips(7))
+    np.testing.assert_allclose(again.option_logprob, water.option_logprob, atol=1e-5)
+    asked = odds[:, 0] >= least
+    assert asked.sum() == 3
+    assert words.text[asked].tolist() == free.text[asked].tolist()
+    assert words.text[~asked].tolist() == [None] * 4
+    assert np.isnan(words.token_logprob[~asked]).all()
+    assert not words.finished[~asked].any()
+    assert sum(begun) == 3 + 7
+    assert all(isinstance(text, str) for text in more.text)
+    nobody = replace(ship, only_if=Condition("water", 1.1))
+    begun.clear()
+    assert engine.prepare([WATER, nobody], SHAPE, 3).answer(chips(4))[1].text.tolist() == [None] * 4
+    assert begun == []
+    with pytest.raises(QuestionError, match="not scored before"):
+        engine.prepare([hanging, WATER], SHAPE, 3)
 
 
 def test_a_batch_is_read_only_when_there_is_room(engine, monkeypatch):

@@ -130,7 +130,7 @@ def test_nodata_survives_to_the_last_bit(tmp_path, nodata):
 
 
 def test_the_table_holds_every_field_of_a_source():
-    columns = {f.name for f in fields(RasterSource)} | {"tile_px", "factor", "whole", "chosen"}
+    columns = {f.name for kind in (RasterSource, PlannedSource) for f in fields(kind)} - {"source"}
     assert set(SCHEMA.names) == columns
 
 
