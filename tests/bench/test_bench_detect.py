@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from bench_detect import measure, show
+
+
+def test_bench_detect_runs(capsys):
+    result = measure(1, 0, 320, side_px=320)
+    assert result["procedural"]["tiles"] == 4
+    show(result)
+    assert capsys.readouterr().out.splitlines()[-1].startswith("{")
