@@ -59,7 +59,10 @@ ROWS = 1024
 def write_sources(path: Path, sources: Iterable[PlannedSource]) -> None:
     """One row per source, in the plan's order."""
     rows = [planned.to_json() for planned in sources]
-    parquet.write_table(pa.Table.from_pylist(rows, SCHEMA), path, compression="zstd", write_page_checksum=True)
+    parquet.write_table(
+        pa.Table.from_pylist(rows, SCHEMA), path, compression="zstd", write_page_checksum=True,
+        store_schema=False, write_statistics=False,  # of 74 columns they would be half of a small file
+    )  # fmt: skip
 
 
 def read_sources(path: Path) -> tuple[PlannedSource, ...]:

@@ -73,7 +73,7 @@ def library(monkeypatch):
             self.report = REPORT
             self.requests = []
 
-        def ask(self, request, on_progress=None, on_note=None):
+        def ask(self, request, on_progress=None, on_note=None, on_dashboard=None):
             self.requests.append(request)
             on_note("take care")
             return self.report
@@ -99,7 +99,8 @@ def test_every_option_reaches_the_request(library, tmp_path):
         f"ask m.tif n.tif -q a:\tWater? --question-file {file} --out o --bands 4,3,2 --tile-px 224 --gsd 0.5 "
         "--scale 0,10 --min-valid 0.25 --model tinyrs --adapter a --evidence --card c.json --no-reasoning "
         "--batch-size 3 --workers 2 --device cuda:1 --dtype bfloat16 --overwrite --retry-errors --max-duration 1h30m "
-        "--allow-mixed --part-tiles 9 --cache-features f --quiet"
+        "--allow-mixed --part-tiles 9 --cache-features f --asset visual --mosaic --aoi a.gpkg --mask-band SCL "
+        "--mask-values 3,8 --quiet"
     )
     assert rsqa.cli.run(line.split(" ")) == 0
     [request] = library.requests
@@ -128,7 +129,24 @@ def test_every_option_reaches_the_request(library, tmp_path):
         "allow_mixed": True,
         "part_tiles": 9,
         "cache_features": Path("f"),
+        "asset": "visual",
+        "mosaic": True,
+        "aoi": Path("a.gpkg"),
+        "mask_band": "SCL",
+        "mask_values": "3,8",
+        "scheduler": None,
+        "overlap_px": 0,
+        "pyramid": False,
     }
+
+
+def test_a_scheduler_reaches_the_request(library):
+    assert (
+        rsqa.cli.run(["ask", "m.tif", "-q", "Water?", "--scheduler", "tcp://a:8786", "--device", "cuda", "--quiet"])
+        == 0
+    )
+    [request] = library.requests
+    assert (request.scheduler, request.device, request.workers) == ("tcp://a:8786", "cuda", None)
 
 
 def test_without_options_the_defaults_are_the_library_s(library):

@@ -15,13 +15,16 @@ from rsqa.tasks.task import Caption, Classify
 COMMON = (
     "a m.tif --out o --include *.tif --include b/* --exclude c* --bands 4,3,2 --tile-px 224 --gsd 0.5 --scale 0,10 "
     "--min-valid 0.25 --model tinyrs --adapter g --card c.json --batch-size 3 --workers 2 --device cuda:1 "
-    "--dtype bfloat16 --overwrite --retry-errors --max-duration 1h30m --allow-mixed --part-tiles 9 --quiet"
+    "--dtype bfloat16 --overwrite --retry-errors --max-duration 1h30m --allow-mixed --part-tiles 9 --quiet "
+    "--asset visual --mosaic --aoi a.gpkg --mask-band SCL --mask-values 3,8"
 )
 GIVEN = {
     "sources": ("a", "m.tif"), "out": Path("o"), "include": ("*.tif", "b/*"), "exclude": ("c*",), "bands": "4,3,2",
     "tile_px": 224, "gsd_m": 0.5, "scale": "0,10", "min_valid": 0.25, "model": "tinyrs", "adapter": Path("g"),
     "card": "c.json", "batch_size": 3, "workers": 2, "device": "cuda:1", "dtype": "bfloat16", "overwrite": True,
     "retry_errors": True, "max_duration_s": 5400.0, "allow_mixed": True, "part_tiles": 9,
+    "asset": "visual", "mosaic": True, "aoi": Path("a.gpkg"), "mask_band": "SCL", "mask_values": "3,8",
+    "scheduler": None, "evidence": False, "overlap_px": 0, "pyramid": False,
 }  # fmt: skip
 
 
@@ -30,7 +33,7 @@ def requests(monkeypatch) -> list:
     """Requests that reach the library, which does nothing."""
     seen = []
 
-    def ask(request, on_progress=None, on_note=None):
+    def ask(request, on_progress=None, on_note=None, on_dashboard=None):
         seen.append(request)
         raise RsqaError("no more")
 

@@ -14,7 +14,8 @@ from rsqa.tasks.task import Detect
 OPTIONS = (
     "--out o --bands 4,3,2 --tile-px 224 --overlap 40 --gsd 0.5 --scale 0,10 --min-valid 0.25 --model tinyrs "
     "--adapter g --card c.json --no-reasoning --batch-size 3 --workers 2 --device cuda:1 --dtype bfloat16 "
-    "--cache-features f --overwrite --retry-errors --max-duration 1h30m --allow-mixed --part-tiles 9 --quiet"
+    "--cache-features f --overwrite --retry-errors --max-duration 1h30m --allow-mixed --part-tiles 9 --quiet "
+    "--asset visual --mosaic --aoi a.gpkg --mask-band SCL --mask-values 3,8"
 )
 GIVEN = {
     "out": Path("o"), "bands": "4,3,2", "tile_px": 224, "overlap_px": 40, "pyramid": True, "gsd_m": 0.5,
@@ -22,6 +23,8 @@ GIVEN = {
     "batch_size": 3, "workers": 2, "device": "cuda:1", "dtype": "bfloat16", "cache_features": Path("f"),
     "overwrite": True,
     "retry_errors": True, "max_duration_s": 5400.0, "allow_mixed": True, "part_tiles": 9,
+    "asset": "visual", "mosaic": True, "aoi": Path("a.gpkg"), "mask_band": "SCL", "mask_values": "3,8",
+    "scheduler": None, "evidence": False,
 }  # fmt: skip
 
 
@@ -30,7 +33,7 @@ def requests(monkeypatch) -> list:
     """Requests that reach the library, which does nothing."""
     seen = []
 
-    def ask(request, on_progress=None, on_note=None):
+    def ask(request, on_progress=None, on_note=None, on_dashboard=None):
         seen.append(request)
         raise RsqaError("no more")
 

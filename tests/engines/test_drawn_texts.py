@@ -127,8 +127,8 @@ def test_a_text_does_not_depend_on_what_is_written_beside_it(setting, monkeypatc
     monkeypatch.setattr("rsqa.models.writing.ROOM", 4)
     begin = Writing.__init__
 
-    def begun(self, *arguments):
-        begin(self, *arguments)
+    def begun(self, *arguments, **wanted):
+        begin(self, *arguments, **wanted)
         self._on_gpu = on_gpu
 
     monkeypatch.setattr(Writing, "__init__", begun)

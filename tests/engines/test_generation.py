@@ -49,8 +49,8 @@ def test_rows_take_turns_at_the_desk(engine, expected, monkeypatch, rows, on_gpu
     monkeypatch.setattr("rsqa.models.writing.ROOM", 4)  # memory grows often
     begin = Writing.__init__
 
-    def begun(self, *arguments):
-        begin(self, *arguments)
+    def begun(self, *arguments, **wanted):
+        begin(self, *arguments, **wanted)
         self._on_gpu = on_gpu
 
     monkeypatch.setattr(Writing, "__init__", begun)

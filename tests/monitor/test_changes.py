@@ -18,7 +18,9 @@ def world(rng, nights):
     there = np.zeros((nights, SIDE, SIDE), bool)
     for row in range(SIDE):
         for col in range(SIDE):
-            moments = np.sort(rng.choice(np.arange(10, nights - 10, 25), rng.integers(0, 3), replace=False))
+            nights_apart = np.arange(10, nights - 10, 25)
+            most = min(2, len(nights_apart))
+            moments = np.sort(rng.choice(nights_apart, rng.integers(0, most + 1), replace=False))
             there[:, row, col] = rng.random() < 0.3
             for moment in moments:
                 there[moment:, row, col] ^= True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import count, pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +23,17 @@ from rsqa.raster.stretch import Stretch, fit_stretch
 HEIGHT, WIDTH = 300, 430
 
 
+FOLDERS = count()
+"""A file that is written again under its name is one that changed while it was read."""
+
+
 def cut(write, pixels, rows, cols, transform=UTM["transform"], **profile) -> list[str]:
     """A raster in pieces between successive rows and columns -> their paths, row by row."""
+    folder = f"cut{next(FOLDERS)}"
     return [
         write(
             pixels[:, r0:r1, c0:c1],
-            f"cut/{r0}_{c0}.tif",
+            f"{folder}/{r0}_{c0}.tif",
             transform=transform @ Affine.translation(c0, r0),
             **profile,
         )
@@ -64,7 +69,7 @@ BORDERS = st.sets(st.integers(1, 299), max_size=3).map(sorted)
 def test_a_cut_raster_is_read_as_the_whole(write, rows, cols, tile_px, overlap_px, profile, order, angle):
     pixels = places(HEIGHT, WIDTH)
     turned = UTM["transform"] @ Affine.rotation(angle)
-    whole = open_source(write(pixels, transform=turned, **profile), name="a.tif")
+    whole = open_source(write(pixels, f"whole{next(FOLDERS)}.tif", transform=turned, **profile), name="a.tif")
     paths = cut(write, pixels, [0, *rows, HEIGHT], [0, *cols, WIDTH], turned, **profile)
     order.shuffle(paths)
     mosaic = join(opened(paths), "cut")
