@@ -132,9 +132,10 @@ def open_scene(found: Found, scenes: Scenes) -> Scene:
         raise SourceRefused(f"{damage(source)}; write it whole, or under another name and move it here")
     acquired = source.acquired if scenes.acquired == "tag" else _from_name(found, scenes.acquired)
     if acquired is None:
+        untold = "has no tag of its time" if scenes.acquired == "tag" else f"is not named as {scenes.acquired!r}"
         raise SourceRefused(
-            f"{found.name!r} does not tell when it was taken; let WATCH.toml say where its name does: "
-            "acquired = '*_%Y%m%dT%H%M%S*'"
+            f"{found.name!r} {untold}, so it does not tell when it was taken; let WATCH.toml say where its name does, "
+            "the whole of it: acquired = '*_%Y%m%dT%H%M%S*'"
         )
     return Scene(found, source.fingerprint, acquired)
 
