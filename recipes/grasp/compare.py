@@ -187,7 +187,7 @@ def row(told: Line) -> str:
     ]
     for name in AGAINST:
         pair = told.difference.get(name)
-        cells.append(f"{'–':>29}" if pair is None else f"{pair[0]:>+9.3f}{between(pair[1:]):>20}")
+        cells.append(f"{'–':>32}" if pair is None else f"{pair[0]:>+12.3f}{between(pair[1:]):>20}")
     cells.append(f"{told.cpu_s_per_epoch:>9.1f}{'–' if told.tile_ms is None else f'{told.tile_ms:.2f}':>9}")
     return "".join(cells)
 
@@ -216,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Line]:
     folders = {recipe: [j.folder for j in jobs if j.recipe == recipe and j.done] for recipe in told.recipes}
     all_runs = {recipe: finished(recipe, some) for recipe, some in folders.items() if some}
     torch.set_num_threads(1)
-    against = "".join(f"{f'less {name}':>9}{'95 % interval':>20}" for name in AGAINST)
+    against = "".join(f"{f'less {name}':>12}{'95 % interval':>20}" for name in AGAINST)
     print(f"{'':10}{'trained':>10}{'share':>8}{'seeds':>6}{'OA':>8}{'95 % interval':>16}{'seeds ±':>8}"
           f"{'AA':>8}{'95 % interval':>16}{against}{'s/epoch':>9}{'ms/tile':>9}")  # fmt: skip
     lines = []
