@@ -144,7 +144,8 @@ def test_two_at_once_and_a_signal(done, tmp_path):
     first.send_signal(signal.SIGTERM)
     assert first.wait(120) == 143
     assert first.communicate() == ("", "")
-    assert list((folder / "port.monitor").rglob("*Z.*.parquet")) == []  # neither half a scene nor another one begun
+    whole = ds.dataset(list(map(str, (folder / "port.monitor").rglob("*Z.*.parquet")))).count_rows()
+    assert whole in (0, 16)  # no half a scene, and none begun after the signal; on a slow machine the first was done
     run = monitor(folder, "run", watch)
     assert (run.returncode, run.stderr) == (0, "")
     table = ds.dataset(folder / "port.monitor/observations").to_table(columns=["acquired"])
