@@ -69,11 +69,12 @@ def _parts(adapter: Adapter, network: Any) -> tuple[dict[str, tuple[Tensor, Tens
 def _words(name: str, tensors: dict[str, Tensor], network: Any) -> dict[str, Tensor]:
     """-> the word vectors of an adapter, by the name of what they replace."""
     words, head = (tensors[key] for key in WORD_KEYS)
-    here = network.model.language_model.embed_tokens.weight.shape
-    if words.shape != here or not torch.equal(words, head):
+    here = network.model.language_model.embed_tokens.weight
+    tied = network.lm_head.weight is here and torch.equal(words, head)
+    if words.shape != here.shape or not tied:
         raise ModelError(
-            f"adapter {name!r} has word vectors {tuple(words.shape)} for {tuple(here)}, or others in its head; it was "
-            "made for another base"
+            f"adapter {name!r} has word vectors {tuple(words.shape)} for {tuple(here.shape)}, or a head that is not "
+            "tied to them; it was made for another base"
         )
     return {WORD_KEYS[0].removesuffix(".weight"): words}
 

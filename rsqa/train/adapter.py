@@ -37,8 +37,11 @@ def with_lora(
 
     A is random by torch's generator, B zero: the network says what it said before. Both are float32 whatever the base:
     their steps would be lost in 16 bits. There is no dropout. `dora`: lengths of the rows are trained apart from their
-    directions (arXiv 2402.09353). `words`: the word vectors are trained too, as they are.
+    directions (arXiv 2402.09353). `words`: the word vectors are trained too, as they are;
+    UsageError where the head is not tied to them.
     """
+    if words and network.lm_head.weight is not _word_vectors(network):
+        raise UsageError("the head of this model has words of its own; train its word vectors without an adapter")
     if unknown := sorted(set(parts) - PARTS.keys()):
         raise UsageError(f"unknown part {unknown[0]!r} to be adapted; choose from {', '.join(PARTS)}")
     try:

@@ -16,6 +16,7 @@ from rsqa.engines.registry import find_model, load_engine, locate, open_model
 from rsqa.errors import ExitCode, ModelError, OutputError, RsqaError, UsageError
 from rsqa.models.adapter import WORD_KEYS
 from rsqa.models.loading import load_network
+from rsqa.models.merging import merge_adapters
 from rsqa.tasks.question import YES_NO, Question
 from rsqa.testing import write_random_checkpoint
 from rsqa.train.adapter import PARTS, save_adapter, with_lora, without_lora
@@ -331,6 +332,13 @@ def test_an_adapter_over_one_with_word_vectors_leaves_them(with_words, tmp_path)
     save_adapter(tmp_path / "second", trained(with_lora(below, 2, 2), 1), find_model(str(with_words[0])), CARD)
     words = [network_of(f).model.language_model.embed_tokens.weight for f in (with_words[0], tmp_path / "second")]
     assert torch.equal(*words)
+
+
+def test_word_vectors_without_a_tied_head_are_refused(base, with_words):
+    network = network_of(base)
+    network.lm_head.weight = torch.nn.Parameter(network.lm_head.weight.detach().clone())
+    refused(lambda: with_lora(network, 3, 6, words=True), "head of this model has words of its own", UsageError)
+    refused(lambda: merge_adapters(network, open_model(with_words[0]).adapters, None), "head that is not tied to them")
 
 
 def test_word_vectors_of_another_size_or_head_are_refused(with_words, tmp_path):
