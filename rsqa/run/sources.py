@@ -62,6 +62,7 @@ def write_sources(path: Path, sources: Iterable[PlannedSource]) -> None:
     parquet.write_table(
         pa.Table.from_pylist(rows, SCHEMA), path, compression="zstd", write_page_checksum=True,
         store_schema=False, write_statistics=False,  # of 74 columns they would be half of a small file
+        use_dictionary=["crs_wkt", "members.list.element.crs_wkt"],  # and of the others each value is its own
     )  # fmt: skip
 
 

@@ -173,11 +173,11 @@ def test_a_second_run_on_the_same_output_exits_75_at_once(asking, uninterrupted)
 def test_a_full_disk_is_one_line_and_exit_5_and_keeps_what_is_there(asking, uninterrupted, tmp_path):
     first = [uninterrupted.out / "sources.parquet", *(uninterrupted.out / "parts").iterdir()]
     largest = max(path.stat().st_size for path in first)
-    assert (uninterrupted.out / "answers.parquet").stat().st_size > largest + 500
+    assert (uninterrupted.out / "answers.parquet").stat().st_size > largest + 1000
 
     def limit():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then writing fails with EFBIG, as a full disk with ENOSPC
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest + 500, largest + 500))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest + 1000, largest + 1000))
 
     done = subprocess.run(
         asking.command(),
