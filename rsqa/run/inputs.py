@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from rsqa.errors import InputError, SourceRefused
 from rsqa.raster.area import Area, touched_tiles
@@ -15,9 +14,7 @@ from rsqa.raster.mosaic import join
 from rsqa.raster.source import RasterSource, open_source, open_sources
 from rsqa.raster.stac import resolved
 from rsqa.run.plan import PlannedSource
-
-if TYPE_CHECKING:
-    from rsqa.run.request import Request
+from rsqa.run.request import Request
 
 TIFFS = (".tif", ".tiff")
 """What a mosaic takes from a folder: quick-looks often lie there too."""

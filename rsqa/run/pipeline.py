@@ -19,6 +19,7 @@ from rsqa.errors import UsageError
 from rsqa.raster.stretch import BLIND
 from rsqa.run.cluster import DaskCrew, check_dashboard, local_crew, remote_crew
 from rsqa.run.derive import derive, whole_summary, withdraw
+from rsqa.run.draft import Draft, draft, first_few, settle, trial
 from rsqa.run.execute import Stop, run_tasks, stop_on_signals
 from rsqa.run.features import CacheCost, cache_cost, open_cache
 from rsqa.run.fitness import gdal_environment, unfit
@@ -27,7 +28,7 @@ from rsqa.run.heap import share_one_heap
 from rsqa.run.ledger import Ledger
 from rsqa.run.plan import Parts, Plan, check_same
 from rsqa.run.report import PlanReport, Progress, RunReport, SourceSummary, size
-from rsqa.run.request import Draft, Request, draft, first_few, settle, trial
+from rsqa.run.request import Request
 from rsqa.run.trial import Here, Site
 from rsqa.run.work import Job, do_part, give_up
 from rsqa.sinks.ground import crs_label

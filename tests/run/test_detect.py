@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 import rsqa.cli
 from rsqa.errors import ExitCode, InputError, UsageError
+from rsqa.run.draft import draft
 from rsqa.run.folder import part_path, read_plan, write_plan
 from rsqa.run.pipeline import ask, finish
-from rsqa.run.request import Request, draft
+from rsqa.run.request import Request
 from rsqa.tasks.detect import gather_things
 from rsqa.tasks.task import Detect
 from rsqa.testing import EchoEngine
