@@ -26,9 +26,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
     set_: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Change a value of the recipe; text in quotes.", show_default=False
-        ),
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe.", show_default=False),
     ] = None,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,

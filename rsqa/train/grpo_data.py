@@ -66,7 +66,7 @@ def asked_windows(windows: Sequence[Picture], tasks: Sequence[str]) -> list[tupl
 
 def _turn(task: str, window: Picture, rng: np.random.Generator) -> Turn | None:
     facts = window.facts
-    if task == "count" and facts.counts and max(facts.counts.values()) <= MOST_COUNTED:
+    if task == "count" and max(facts.counts.values(), default=0) <= MOST_COUNTED:
         return making.count(rng, facts)
     if task == "box":
         return making.box(rng, facts)

@@ -170,7 +170,6 @@ def facts_in(picture: Picture, window: Window | None) -> Facts:
         known,
         present=known.present | there,
         absent=(known.absent - known.boxed) | (boxed - there),
-        # Zero is asked as presence; of the rest only what is there, so that "0" does not drown the digits.
         counts={noun: n for noun, n in counts.items() if n and words.NOUNS[noun].many},
         boxes=tuple((noun, box) for noun, box in boxes if noun in boxed),
         boxed=boxed,

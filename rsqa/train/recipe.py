@@ -187,7 +187,10 @@ _ALLOWED: Mapping[str, tuple[type, ...]] = {"int": (int,), "float": (int, float)
 
 
 def recipe_from_toml(text: str, kind: type[T], overrides: Sequence[str] = ()) -> T:
-    """Parse a recipe of one kind; `overrides` are `key=value` with TOML values, applied last. Raises RecipeError."""
+    """Parse a recipe of one kind; `overrides`, applied last, are `key=value`, the value as TOML writes it or bare text.
+
+    Raises RecipeError.
+    """
     values = values_of(text, overrides)
     types = {f.name: str(f.type) for f in fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(values.keys() - types.keys()):
@@ -202,11 +205,22 @@ def values_of(text: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The keys of a recipe as they are written. Raises RecipeError."""
     try:
         values: dict[str, Any] = tomllib.loads(text)
-        for override in overrides:
-            values |= tomllib.loads(override)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"recipe is no flat TOML ({error}); write key = value, text in quotes") from error
+    for override in overrides:
+        values |= _changed(override)
     return values
+
+
+def _changed(override: str) -> dict[str, Any]:
+    """`key=value` of a command line, where a shell has taken the quotes away. Raises RecipeError."""
+    key, equals, value = (part.strip() for part in override.partition("="))
+    if not key or not equals:
+        raise RecipeError(f"{override!r} changes nothing in a recipe; write KEY=VALUE")
+    try:
+        return tomllib.loads(override)
+    except tomllib.TOMLDecodeError:
+        return {key: value}
 
 
 def _checked(key: str, value: Any, kind: str) -> Any:

@@ -18,6 +18,10 @@ BOX_STEP = 10
 """Boxes are written in hundredths of the side: at 112 pixels one step is about a pixel."""
 MOST_BOXES = 8
 """Things of one kind that are written out one by one."""
+ZEROS = 1 / 3
+"""Share of the counting questions that ask for what is not there, in a picture that holds something to count."""
+ZEROS_ALONE = 0.1
+"""How often a picture without anything to count is asked all the same: more would drown the other numbers."""
 CLEARLY_LARGER = 1.6
 """The largest of several is asked for where its area is so many times the next one's."""
 
@@ -118,10 +122,15 @@ def is_this(rng: np.random.Generator, facts: Facts, pool: Sequence[str]) -> Turn
     return closed(_pick(rng, words.ASK_IS_THIS).format(with_article(name)), "yes" if yes else "no", "is this")
 
 
-def count(rng: np.random.Generator, facts: Facts) -> Turn:
-    """How many …? in digits."""
-    noun = _pick(rng, sorted(facts.counts))
-    n = facts.counts[noun]
+def count(rng: np.random.Generator, facts: Facts) -> Turn | None:
+    """How many …? in digits, now and then of what is certainly not there. None where nothing is counted."""
+    there = sorted(facts.counts)
+    missing = [noun for noun in sorted(facts.boxed) if noun not in facts.counts and words.NOUNS[noun].many]
+    nouns = missing if missing and rng.random() < (ZEROS if there else ZEROS_ALONE) else there
+    if not nouns:
+        return None
+    noun = _pick(rng, nouns)
+    n = facts.counts.get(noun, 0)
     text = _pick(rng, words.ASK_COUNT).format(_pick(rng, words.NOUNS[noun].many))
     trace = reasoning.of_things(words.NOUNS[noun].many[0], facts.of(noun)) if noun in facts.boxed else ""
     return closed(text, str(n) if n <= 100 else COUNTS[-1], "count", COUNTS, trace)
@@ -317,7 +326,7 @@ def turns_of(
         (shares.class_of_list, facts.name, lambda: class_of_list(rng, facts, pool)),
         (shares.is_this, facts.name, lambda: is_this(rng, facts, pool)),
         (shares.caption, facts.captions, lambda: caption(rng, facts)),
-        (shares.count, facts.counts, lambda: count(rng, facts)),
+        (shares.count, True, lambda: count(rng, facts)),
         (shares.more, True, lambda: more(rng, facts)),
         (shares.area, facts.urban is not None, lambda: area(rng, facts)),
         (shares.main, facts.main, lambda: main_cover(rng, facts)),

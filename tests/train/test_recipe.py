@@ -53,6 +53,15 @@ def test_overrides_come_last():
     assert (recipe.steps, recipe.lr_vision) == (5000, 0.5)
 
 
+def test_text_of_the_command_line_needs_no_quotes():
+    for given in ("init=runs/first", 'init="runs/first"', "init = runs/first"):
+        assert recipe_from_toml(NAMED + "asked = 1\nsteps = 1", Recipe, [given]).init == "runs/first"
+    with pytest.raises(RecipeError, match="'steps' must be int, got 'many'"):
+        recipe_from_toml(NAMED + "asked = 1", Recipe, ["steps=many"])
+    with pytest.raises(RecipeError, match="write KEY=VALUE"):
+        recipe_from_toml(NAMED + "asked = 1", Recipe, ["steps"])
+
+
 def test_each_kind_of_question_has_a_key_and_one_default():
     kinds = TurnShares.__slots__
     assert {f"ask_{kind}" for kind in kinds} == {key for key in Recipe.__slots__ if key.startswith("ask_")}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -132,6 +133,18 @@ def test_boxes_are_written_as_they_are_read():
 def test_detection_asks_as_training_does():
     asked = {making.every_box(np.random.default_rng(seed), SEEN).question.text for seed in range(100)}
     assert {all_of("ship", "many"), all_of("airplane", "many")} <= asked
+
+
+def test_what_is_not_there_is_counted_too():
+    """Of SEEN's nouns tanks are not there; a noun of which not every thing is known is never asked for."""
+    facts = replace(SEEN, counts={"ship": 2, "airplane": 1}, absent=frozenset({"cars"}))
+    turns = [making.count(np.random.default_rng(seed), facts) for seed in range(300)]
+    zeros = [turn for turn in turns if turn.answer == "0"]
+    assert all("tank" in turn.question.text and turn.trace.endswith(" none. together 0.") for turn in zeros)
+    assert 60 < len(zeros) < 140 and not any("tank" in turn.question.text for turn in turns if turn.answer != "0")
+    alone = [making.count(np.random.default_rng(seed), replace(facts, counts={})) for seed in range(300)]
+    assert 10 < sum(turn is not None for turn in alone) < 60
+    assert making.count(np.random.default_rng(0), Facts(absent=frozenset({"cars"}))) is None
 
 
 def test_shares_of_zero_ask_nothing():
