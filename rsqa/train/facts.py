@@ -29,8 +29,6 @@ class Facts:
     """Nouns of which `boxes` holds every one."""
     shares: Mapping[str, float] = field(default_factory=dict)
     """Kind of ground (of words.GROUND) -> share of the picture that it covers."""
-    labels: frozenset[str] = frozenset()
-    """Those of words.UCM_LABELS that are there, where all of them are known; else empty."""
     name: str = ""
     """Class name, empty when there is none."""
     family: tuple[str, ...] = ()

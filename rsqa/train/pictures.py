@@ -138,7 +138,7 @@ def ucm_facts(row: dict[str, Any]) -> Facts:
         present=(known.present - frozenset(words.UCM_LABELS)) | labels,
         absent=(known.absent | frozenset(words.UCM_LABELS)) - labels,
         name=known.name, family=known.family, urban=known.urban, captions=known.captions,
-        asked=tuple(asked), asked_upright=tuple(upright), labels=labels,
+        asked=tuple(asked), asked_upright=tuple(upright),
     )  # fmt: skip
 
 

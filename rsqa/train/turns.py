@@ -78,9 +78,7 @@ def _presence_trace(noun: str, present: bool, facts: Facts) -> str:
     kind = words.GROUND_OF.get(noun)
     if kind is not None and kind in facts.shares:
         return reasoning.of_ground(words.plain(noun), facts.shares[kind], present)
-    if noun in words.UCM_LABELS and facts.labels:
-        return reasoning.of_labels([words.plain(label) for label in facts.labels])
-    return ""
+    return _shown(facts)
 
 
 def never(rng: np.random.Generator) -> Turn:
@@ -88,13 +86,14 @@ def never(rng: np.random.Generator) -> Turn:
     return closed(_pick(rng, words.ASK_ONE).format(_pick(rng, words.NEVER)), "no", "never")
 
 
-def _labels_trace(facts: Facts) -> str:
-    return reasoning.of_labels([words.plain(label) for label in facts.labels]) if facts.labels else ""
+def _shown(facts: Facts) -> str:
+    """What labels and class say that a picture shows; a scene's ground is told in shares instead."""
+    return reasoning.of_labels([words.plain(noun) for noun in facts.present]) if facts.name and facts.present else ""
 
 
 def class_free(rng: np.random.Generator, facts: Facts) -> Turn:
     """Which class, no list given."""
-    return ask(_pick(rng, words.ASK_CLASS), facts.name, "class", "open", trace=_labels_trace(facts))
+    return ask(_pick(rng, words.ASK_CLASS), facts.name, "class", "open", trace=_shown(facts))
 
 
 def class_of_list(rng: np.random.Generator, facts: Facts, pool: Sequence[str]) -> Turn:
@@ -108,7 +107,7 @@ def class_of_list(rng: np.random.Generator, facts: Facts, pool: Sequence[str]) -
         others = [others[i] for i in rng.permutation(len(others))[:n_others]]
     options = [*others, facts.name]
     listed = tuple(options[i] for i in rng.permutation(len(options)))
-    trace = _labels_trace(facts)
+    trace = _shown(facts)
     if len(listed) == 2 and rng.random() < 0.7:
         return ask(_pick(rng, words.ASK_PAIR).format(*listed), facts.name, "choice", "choice", listed, trace)
     text = _pick(rng, words.ASK_OF_LIST).format(", ".join(listed))
@@ -119,7 +118,8 @@ def is_this(rng: np.random.Generator, facts: Facts, pool: Sequence[str]) -> Turn
     """Is this an airport? Half of the times it is."""
     yes = rng.random() < 0.5
     name = facts.name if yes else _pick(rng, distractors(facts.name, facts.family, pool))
-    return closed(_pick(rng, words.ASK_IS_THIS).format(with_article(name)), "yes" if yes else "no", "is this")
+    text = _pick(rng, words.ASK_IS_THIS).format(with_article(name))
+    return closed(text, "yes" if yes else "no", "is this", trace=_shown(facts))
 
 
 def count(rng: np.random.Generator, facts: Facts) -> Turn | None:
@@ -160,7 +160,7 @@ def more(rng: np.random.Generator, facts: Facts) -> Turn | None:
 
 def area(rng: np.random.Generator, facts: Facts) -> Turn:
     """Rural or urban."""
-    trace = reasoning.of_area(facts.shares) if facts.shares else ""
+    trace = reasoning.of_area(facts.shares) if facts.shares else _shown(facts)
     return closed(_pick(rng, words.ASK_AREA), "urban" if facts.urban else "rural", "area", ("rural", "urban"), trace)
 
 
@@ -173,7 +173,8 @@ def main_cover(rng: np.random.Generator, facts: Facts) -> Turn:
 
 def caption(rng: np.random.Generator, facts: Facts) -> Turn:
     """A short description."""
-    return ask(_pick(rng, words.ASK_CAPTION), _pick(rng, facts.captions), "caption", "open")
+    trace = reasoning.of_theme(facts, words.PLURALS) if facts.shares else _shown(facts)
+    return ask(_pick(rng, words.ASK_CAPTION), _pick(rng, facts.captions), "caption", "open", trace=trace)
 
 
 def referred(rng: np.random.Generator, facts: Facts) -> tuple[str, Box] | None:

@@ -268,7 +268,7 @@ def test_ucm_labels_outrank_the_class():
     assert "airplane" in facts.absent
     assert "cars" in facts.present
     assert "airport" in facts.present
-    assert facts.labels == {"cars"}
+    assert facts.present & frozenset(words.UCM_LABELS) == {"cars"}
     assert facts.asked == (("Does this picture contain trees?", "no"),)
     assert facts.asked_upright == (
         ("How many cars in the picture?", "28"), ("What is the location of the cars in this picture?", "left"),
@@ -278,9 +278,8 @@ def test_ucm_labels_outrank_the_class():
 def test_people_call_the_sea_water_and_a_river_no_sea():
     beach = picture_of("ucm", ucm_row("1.jpg", "beach", ["sand", "sea"])).facts
     river = picture_of("ucm", ucm_row("2.jpg", "river", ["trees", "water"])).facts
-    assert beach.labels == {"sand", "sea", "water"}
-    assert beach.labels <= beach.present
-    assert river.labels == {"trees", "water"}
+    assert beach.present >= {"sand", "sea", "water"}
+    assert river.present & frozenset(words.UCM_LABELS) == {"trees", "water"}
     assert "sea" in river.absent
     for known in (beach, river):
         assert not known.present & known.absent

@@ -30,14 +30,14 @@ def facts():
     for some in (("airplane", "pavement"), ("trees",), ("sea", "ship", "dock", "water")):
         labels = frozenset(some)
         absent = frozenset(words.UCM_LABELS) - labels
-        known.append(Facts(labels, absent, labels=labels, name="port", family=("port", "forest")))
+        known.append(Facts(labels, absent, name="port", family=("port", "forest"), captions=("a port.",)))
     return known
 
 
 def test_no_reason_contradicts_its_answer(facts):
     rates = PresenceRates({(noun, there): 1.0 for noun in words.NOUNS for there in (True, False)})
     read, reasoned = Counter(), Counter()
-    for number, known in enumerate(facts * 4):
+    for number, known in enumerate(facts * 8):
         for turn in turns_of(known, rates, ("forest",), True, np.random.default_rng(number)):
             reasoned[turn.kind] += bool(turn.trace)
             follows = concluded(turn.trace, turn.kind, turn.about) if turn.trace else None
@@ -51,6 +51,7 @@ def test_no_reason_contradicts_its_answer(facts):
     assert reasoned["box"] > 10
     assert reasoned["main"] > 10
     assert reasoned["class"] > 0
+    assert reasoned["caption"] > 10
 
 
 @pytest.mark.parametrize(
