@@ -1,4 +1,4 @@
-"""How well tinyrs-nano finds objects: `python tests/bench/bench_detect.py [SCENES] [PICTURES] [TILE_PX]`.
+"""How well a model finds objects: `python tests/bench/bench_detect.py [SCENES] [PICTURES] [TILE_PX] [MODEL]`.
 
 `rsqa detect` over procedural scenes of held-out styles, and over validation pictures of NWPU VHR-10 where
 RSQA_TEST_DATA names the folder that has them, both cut in tiles that overlap. Prints for each class the average
@@ -84,8 +84,9 @@ def pictures(n: int) -> Iterator[tuple[str, np.ndarray, list[tuple[str, Box]]]]:
 
 
 def find(
-    folder: Path, things: Iterator[tuple[str, np.ndarray, list[tuple[str, Box]]]], labels: Sequence[str], tile_px: int
-) -> dict[str, Any]:
+    folder: Path, things: Iterator[tuple[str, np.ndarray, list[tuple[str, Box]]]], labels: Sequence[str], tile_px: int,
+    model: str,
+) -> dict[str, Any]:  # fmt: skip
     """Write the pictures, detect, compare. Tiles share a quarter."""
     truth: Truth = {label: {} for label in labels}
     sizes: Sizes = {}
@@ -97,7 +98,7 @@ def find(
     start = time.perf_counter()
     request = Request(
         sources=tuple(str(folder / name) for name in sizes), task=Detect(objects=tuple(labels), threshold=THRESHOLD),
-        out=folder / "out", tile_px=tile_px, overlap_px=tile_px // 4,
+        out=folder / "out", tile_px=tile_px, overlap_px=tile_px // 4, model=model,
     )  # fmt: skip
     report = ask(request)
     frame = geopandas.read_parquet(report.out / "detections.parquet")
@@ -145,14 +146,14 @@ def anywhere(known: Mapping[str, Sequence[Box]], sizes: Sizes, rng: np.random.Ge
     return found
 
 
-def measure(n_scenes: int, n_pictures: int, tile_px: int, side_px: int = 640) -> dict[str, Any]:
+def measure(n_scenes: int, n_pictures: int, tile_px: int, model: str, side_px: int = 640) -> dict[str, Any]:
     """Both sets, the second only where its pictures are there. `side_px`: of a scene."""
     result = {}
     with tempfile.TemporaryDirectory() as folder:
-        result["procedural"] = find(Path(folder), scenes(n_scenes, side_px), OBJECTS, tile_px)
+        result["procedural"] = find(Path(folder), scenes(n_scenes, side_px), OBJECTS, tile_px, model)
     if n_pictures and "RSQA_TEST_DATA" in os.environ:
         with tempfile.TemporaryDirectory() as folder:
-            result["vhr10"] = find(Path(folder), pictures(n_pictures), VHR10, tile_px)
+            result["vhr10"] = find(Path(folder), pictures(n_pictures), VHR10, tile_px, model)
     return result
 
 
@@ -172,5 +173,5 @@ def show(result: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    given = [int(number) for number in sys.argv[1:]]
-    show(measure(*given, *(8, 16, 192)[len(given) :]))
+    n_scenes, n_pictures, tile_px, model = (*sys.argv[1:], *("8", "16", "192", "tinyrs-nano")[len(sys.argv) - 1 :])
+    show(measure(int(n_scenes), int(n_pictures), int(tile_px), model))
