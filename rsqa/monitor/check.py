@@ -11,7 +11,7 @@ from rsqa.monitor.run import check_grid, find_watched_model, questions_of
 from rsqa.monitor.scenes import discover, open_scene, settled
 from rsqa.monitor.tell import program
 from rsqa.monitor.watch import Watch
-from rsqa.raster.source import open_source
+from rsqa.raster.describe import open_source
 from rsqa.raster.stretch import Stretch
 from rsqa.raster.warp import View
 from rsqa.tasks.question import Question

@@ -26,7 +26,9 @@ from rsqa.monitor.dataset import Observation, asked_questions, make_folder, plac
 from rsqa.monitor.scenes import Acquisition
 from rsqa.monitor.watch import Watch, digest
 from rsqa.raster.anchored import AnchoredGrid, Tiles, crs_wkt
-from rsqa.raster.source import GDAL_ERRORS, RasterSource, check_unchanged, open_source
+from rsqa.raster.describe import check_unchanged, open_source
+from rsqa.raster.gdal import GDAL_ERRORS
+from rsqa.raster.source import RasterSource
 from rsqa.raster.stretch import Stretch
 from rsqa.raster.warp import OPAQUE, Patch, View
 from rsqa.run import pipeline

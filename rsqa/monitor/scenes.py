@@ -125,7 +125,8 @@ def settled(found: Found, settle_s: float, now: float) -> bool:
 
 def open_scene(found: Found, scenes: Scenes) -> Scene:
     """Look into the header. InputError when it can't be used, or is not whole yet."""
-    from rsqa.raster.source import damage, open_source
+    from rsqa.raster.describe import open_source
+    from rsqa.raster.source import damage
 
     source = open_source(found.path, name=found.name, bands=scenes.bands or None)
     if source.blocks is not None and source.blocks.past_end:

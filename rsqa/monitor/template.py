@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rsqa.errors import OutputError, UsageError
+from rsqa.raster.describe import open_source
 from rsqa.raster.grid import Window
-from rsqa.raster.source import footprint, open_source
+from rsqa.raster.source import footprint
 from rsqa.raster.stretch import fit_stretch
 from rsqa.sinks.ground import crs_label
 

@@ -13,12 +13,13 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from rsqa.errors import SourceRefused
+from rsqa.raster.gdal import gdal_env
 from rsqa.raster.grid import Window
 from rsqa.raster.ground import Transform, ground_gsd
 from rsqa.raster.opening import check_limits
 from rsqa.raster.pages import zeros
 from rsqa.raster.raw import RawPixels, block_table, read_raw, reopen
-from rsqa.raster.source import Level, Member, RasterSource, damage, gdal_env
+from rsqa.raster.source import Level, Member, RasterSource, damage
 
 PHASE_PX = 0.01
 """How far, in pixels, a file's corners may lie beside the grid of the first one: transforms are often rounded."""

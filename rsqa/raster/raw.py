@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
 from rsqa.errors import SourceChanged
+from rsqa.raster.gdal import GDAL_ERRORS, gdal_words, unplaced_unsaid
 from rsqa.raster.grid import Window
 from rsqa.raster.pages import zeros
-from rsqa.raster.source import GDAL_ERRORS, RasterSource, gdal_words, unplaced_unsaid
+from rsqa.raster.source import RasterSource
 from rsqa.raster.tiff import BlockTable, read_block_table, read_directories
 
 MAX_HANDLES = 4

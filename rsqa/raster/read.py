@@ -11,11 +11,12 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import RasterioIOError
 
+from rsqa.raster.gdal import GDAL_ERRORS, gdal_env
 from rsqa.raster.grid import Block, Tile, TileGrid, Window
 from rsqa.raster.mosaic import odd_blocks, read_window, reopen_files
 from rsqa.raster.pages import zeros
 from rsqa.raster.raw import RawPixels, palette
-from rsqa.raster.source import GDAL_ERRORS, RasterSource, gdal_env
+from rsqa.raster.source import RasterSource
 from rsqa.raster.stretch import Stretch
 
 ReadError = Literal["block_unreadable"]

@@ -11,10 +11,11 @@ import rasterio
 from numpy.typing import NDArray
 
 from rsqa.errors import UsageError
+from rsqa.raster.gdal import GDAL_ERRORS, gdal_env
 from rsqa.raster.grid import Window
 from rsqa.raster.mosaic import read_window, touched_blocks
 from rsqa.raster.raw import block_table
-from rsqa.raster.source import GDAL_ERRORS, RasterSource, gdal_env
+from rsqa.raster.source import RasterSource
 
 MAX_SAMPLES = 512
 MIN_SAMPLES = 16

@@ -16,10 +16,11 @@ from rasterio.warp import reproject
 
 from rsqa.errors import SourceRefused
 from rsqa.raster.anchored import AnchoredGrid, Tiles, between, net
+from rsqa.raster.gdal import GDAL_ERRORS, gdal_env
 from rsqa.raster.grid import MAX_BLOCK_PX, Window
 from rsqa.raster.ground import ground_gsd
 from rsqa.raster.read import read_colours
-from rsqa.raster.source import GDAL_ERRORS, RasterSource, gdal_env
+from rsqa.raster.source import RasterSource
 from rsqa.raster.stretch import Stretch
 
 REACH_PX = 3

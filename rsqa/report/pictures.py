@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from PIL import Image
 
 from rsqa.errors import InputError
+from rsqa.raster.describe import check_unchanged
 from rsqa.raster.quicklook import Quicklook, quicklook
-from rsqa.raster.source import RasterSource, check_unchanged
+from rsqa.raster.source import RasterSource
 from rsqa.raster.stretch import Stretch
 
 MOST_PICTURES = 10_000

@@ -9,9 +9,10 @@ from rsqa.errors import InputError, SourceRefused
 from rsqa.raster.area import Area, touched_tiles
 from rsqa.raster.bands import asked_mask
 from rsqa.raster.chosen import count
+from rsqa.raster.describe import open_source, open_sources
 from rsqa.raster.folders import Listing, absolute, common_folder, expand, gather
 from rsqa.raster.mosaic import join
-from rsqa.raster.source import RasterSource, open_source, open_sources
+from rsqa.raster.source import RasterSource
 from rsqa.raster.stac import resolved
 from rsqa.run.plan import PlannedSource
 from rsqa.run.request import Request

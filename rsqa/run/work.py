@@ -24,10 +24,11 @@ from rsqa.engines.base import Engine, Replies, Session
 from rsqa.engines.batching import gathered
 from rsqa.engines.registry import load_engine
 from rsqa.errors import ExitCode, RsqaError
+from rsqa.raster.describe import check_unchanged
 from rsqa.raster.grid import Block
 from rsqa.raster.mosaic import files_under
 from rsqa.raster.read import Chips, read_block
-from rsqa.raster.source import check_unchanged, footprint
+from rsqa.raster.source import footprint
 from rsqa.run.batches import Batches, Tiles, Valid
 from rsqa.run.features import Looked, PartCache
 from rsqa.run.folder import PLAN, begun, part_path, read_plan

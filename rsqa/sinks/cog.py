@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 
 from rsqa.errors import OutputError, UsageError
-from rsqa.raster.source import GDAL_ERRORS
+from rsqa.raster.gdal import GDAL_ERRORS
 from rsqa.sinks.colours import RGB, option_colours
 from rsqa.sinks.cube_layout import group_name, value_codes
 from rsqa.sinks.finished import FinishedTable

@@ -28,7 +28,7 @@ from rsqa.monitor.dataset import ledger
 from rsqa.monitor.scenes import discover, open_scene
 from rsqa.monitor.state import State, write_state
 from rsqa.monitor.watch import Rule, read_watch
-from rsqa.raster.source import open_source
+from rsqa.raster.describe import open_source
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 

@@ -13,7 +13,7 @@ from rasterio.crs import CRS
 
 from rsqa.errors import SourceRefused, UsageError
 from rsqa.raster.anchored import AnchoredGrid, Tiles, crs_wkt
-from rsqa.raster.source import open_source
+from rsqa.raster.describe import open_source
 from rsqa.raster.stretch import Stretch
 from rsqa.raster.warp import View
 

@@ -15,9 +15,10 @@ from rasterio.transform import Affine
 from truth_rasters import TILED, UTM, places, read_all
 
 from rsqa.errors import SourceChanged, SourceRefused
+from rsqa.raster.describe import check_unchanged, open_source
 from rsqa.raster.grid import Window
 from rsqa.raster.mosaic import files_under, join
-from rsqa.raster.source import RasterSource, check_unchanged, open_source
+from rsqa.raster.source import RasterSource
 from rsqa.raster.stretch import Stretch, fit_stretch
 
 HEIGHT, WIDTH = 300, 430

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from rsqa.errors import InputError, SourceRefused
+from rsqa.raster.describe import check_unchanged, open_source, open_sources
 from rsqa.raster.grid import Block, TileGrid
 from rsqa.raster.read import Chips, read_block
-from rsqa.raster.source import check_unchanged, open_source, open_sources
 from rsqa.raster.stretch import Stretch
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)

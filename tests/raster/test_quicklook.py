@@ -6,8 +6,8 @@ import rasterio
 from affine import Affine
 from rasterio.enums import Resampling
 
+from rsqa.raster.describe import open_source
 from rsqa.raster.quicklook import quicklook
-from rsqa.raster.source import open_source
 from rsqa.raster.stretch import Stretch
 
 HEIGHT, WIDTH = 700, 1100

@@ -16,10 +16,10 @@ from truth_rasters import TILED, UTM, places, read_all
 
 from rsqa.errors import SourceChanged
 from rsqa.raster.bands import Masked
+from rsqa.raster.describe import open_source
 from rsqa.raster.grid import Block, TileGrid, block_grid
 from rsqa.raster.raw import block_table
 from rsqa.raster.read import choose_level, read_block, shown
-from rsqa.raster.source import open_source
 from rsqa.raster.stretch import Stretch, fit_stretch, fixed_stretch
 from rsqa.raster.tiff import read_block_table, read_directories
 

@@ -14,8 +14,8 @@ import pytest
 from truth_rasters import places, read_all
 
 from rsqa.errors import SourceRefused
+from rsqa.raster.describe import open_source
 from rsqa.raster.folders import expand
-from rsqa.raster.source import open_source
 
 
 class Ranges(BaseHTTPRequestHandler):

@@ -22,10 +22,11 @@ from truth_rasters import TILED, UTM, places, read_all
 
 from rsqa.errors import InputError, SourceChanged, SourceMissing, SourceRefused, UsageError
 from rsqa.raster.bands import Masked, asked_mask
+from rsqa.raster.describe import check_unchanged, open_source
 from rsqa.raster.folders import expand
 from rsqa.raster.grid import TileGrid, Window
 from rsqa.raster.read import choose_level
-from rsqa.raster.source import RasterSource, check_unchanged, damage, footprint, open_source
+from rsqa.raster.source import RasterSource, damage, footprint
 
 
 def opened(path, **kwargs):

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from truth_rasters import TILED, places
 
 from rsqa.errors import UsageError
-from rsqa.raster.source import open_source
+from rsqa.raster.describe import open_source
 from rsqa.raster.stretch import BLIND, Stretch, fit_stretch, fixed_stretch
 
 
