@@ -30,7 +30,8 @@ from rsqa.run.plan import Parts, Plan, check_same
 from rsqa.run.report import PlanReport, Progress, RunReport, SourceSummary, size
 from rsqa.run.request import Request
 from rsqa.run.trial import Here, Site
-from rsqa.run.work import Job, do_part, give_up
+from rsqa.run.work import do_part, give_up
+from rsqa.run.workbench import Job
 from rsqa.sinks.ground import crs_label
 from rsqa.sinks.part import read_parts, valid_part
 from rsqa.sinks.whole import sweep

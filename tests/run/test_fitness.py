@@ -8,7 +8,7 @@ import pytest
 
 import rsqa
 from rsqa.run.fitness import GDAL_VARIABLES, gdal_environment, unfit
-from rsqa.run.work import Job
+from rsqa.run.workbench import Job
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from rsqa.errors import ExitCode
 from rsqa.run.folder import part_path, read_plan, write_plan
 from rsqa.run.pipeline import ask
 from rsqa.run.request import Request
-from rsqa.run.work import Done, Failed, Job, do_part, give_up
+from rsqa.run.work import Done, Failed, do_part, give_up
+from rsqa.run.workbench import Job
 from rsqa.tasks.question import Question
 
 WATER = Question("water", "Is there water?", "yesno", ("yes", "no"))
