@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rsqa.cli import options as opt
 from rsqa.cli.output import emit, emit_json, log, start_output, table
 from rsqa.cli.progress import clock, progress_shown
+from rsqa.cli.run_options import ModelOptions, RunOptions, SourceOptions, Without, expanded, request_of
 from rsqa.cli.summary import show_report
 from rsqa.run.report import size
 
@@ -24,151 +25,56 @@ MOST_SOURCES = 20
 """That a plan lists one by one."""
 
 
+@expanded
 def ask(
     sources: opt.Sources,
+    *,
     question: opt.Questions = None,
     question_file: opt.QuestionFile = None,
     out: opt.Out = None,
     dry_run: opt.DryRun = False,
-    asset: opt.Asset = None,
-    mosaic: opt.Mosaic = False,
-    aoi: opt.Aoi = None,
-    bands: opt.Bands = None,
-    mask_band: opt.MaskBand = None,
-    mask_values: opt.MaskValues = None,
+    read: SourceOptions,
     tile_px: opt.TilePx = 448,
-    gsd: opt.Gsd = None,
-    scale: opt.Scale = "auto",
-    min_valid: opt.MinValid = 0.5,
     model: opt.Model = None,
     adapter: opt.Adapter = None,
     evidence: opt.Evidence = False,
     card: opt.Card = None,
-    reasoning: opt.Reasoning = None,
-    batch_size: opt.BatchSize = None,
-    workers: opt.Workers = None,
-    scheduler: opt.Scheduler = None,
-    dashboard: opt.Dashboard = False,
-    device: opt.Device = "auto",
-    dtype: opt.Dtype = "auto",
-    cache_features: opt.CacheFeatures = None,
-    overwrite: opt.Overwrite = False,
-    retry_errors: opt.RetryErrors = False,
-    max_duration: opt.MaxDuration = None,
-    allow_mixed: opt.AllowMixed = False,
-    part_tiles: opt.PartTiles = None,
-    json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = False,
-    no_progress: opt.NoProgress = False,
-    log_file: opt.LogFile = None,
+    run: RunOptions,
 ) -> None:
     """Ask every tile of a raster the same questions.
 
     A run that was stopped is continued by the same command.
     """
-    start_output(quiet, verbose, log_file)
+    start_output(run.quiet, run.verbose, run.log_file)
     questions = _questions(question, question_file)  # before the imports that take seconds: a typo is told at once
-    from rsqa.run.request import Request
-
-    request = Request(
-        sources=tuple(sources),
-        questions=questions,
-        out=out,
-        asset=asset,
-        mosaic=mosaic,
-        aoi=aoi,
-        bands=bands,
-        mask_band=mask_band,
-        mask_values=mask_values,
-        tile_px=tile_px,
-        gsd_m=gsd,
-        scale=scale,
-        min_valid=min_valid,
-        model=model,
-        adapter=adapter,
-        evidence=evidence,
-        card=card,
-        reasoning=reasoning,
-        batch_size=batch_size,
-        workers=workers,
-        scheduler=scheduler,
-        device=device,
-        dtype=dtype,
-        cache_features=cache_features,
-        overwrite=overwrite,
-        retry_errors=retry_errors,
-        max_duration_s=max_duration,
-        allow_mixed=allow_mixed,
-        part_tiles=part_tiles,
-    )
-    carry_out(request, dry_run=dry_run, as_json=json, quiet=quiet, no_progress=no_progress, dashboard=dashboard)
+    asked = ModelOptions(model=model, card=card, adapter=adapter)
+    request = request_of(sources, read, asked, run, questions=questions, out=out, tile_px=tile_px, evidence=evidence)
+    carry_out(request, run, dry_run=dry_run)
 
 
+@expanded
 def plan(
     sources: opt.Sources,
+    *,
     question: opt.Questions = None,
     question_file: opt.QuestionFile = None,
-    asset: opt.Asset = None,
-    mosaic: opt.Mosaic = False,
-    aoi: opt.Aoi = None,
-    bands: opt.Bands = None,
-    mask_band: opt.MaskBand = None,
-    mask_values: opt.MaskValues = None,
+    read: SourceOptions,
     tile_px: opt.TilePx = 448,
-    gsd: opt.Gsd = None,
-    scale: opt.Scale = "auto",
-    min_valid: opt.MinValid = 0.5,
     model: opt.Model = None,
     adapter: opt.Adapter = None,
     evidence: opt.Evidence = False,
     card: opt.Card = None,
-    reasoning: opt.Reasoning = None,
-    batch_size: opt.BatchSize = None,
-    workers: opt.Workers = None,
-    scheduler: opt.Scheduler = None,
-    device: opt.Device = "auto",
-    dtype: opt.Dtype = "auto",
-    cache_features: opt.CacheFeatures = None,
-    part_tiles: opt.PartTiles = None,
-    json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = False,
-    log_file: opt.LogFile = None,
+    run: Annotated[
+        RunOptions,
+        Without("dashboard", "overwrite", "retry_errors", "max_duration", "allow_mixed", "no_progress"),
+    ],
 ) -> None:
     """Show what rsqa ask would do: tiles, parts, expected time and size."""
-    ask(
-        dry_run=True,
-        sources=sources,
-        question=question,
-        question_file=question_file,
-        asset=asset,
-        mosaic=mosaic,
-        aoi=aoi,
-        bands=bands,
-        mask_band=mask_band,
-        mask_values=mask_values,
-        tile_px=tile_px,
-        gsd=gsd,
-        scale=scale,
-        min_valid=min_valid,
-        model=model,
-        adapter=adapter,
-        evidence=evidence,
-        card=card,
-        reasoning=reasoning,
-        batch_size=batch_size,
-        workers=workers,
-        scheduler=scheduler,
-        device=device,
-        dtype=dtype,
-        cache_features=cache_features,
-        part_tiles=part_tiles,
-        json=json,
-        quiet=quiet,
-        verbose=verbose,
-        log_file=log_file,
-    )
+    start_output(run.quiet, run.verbose, run.log_file)
+    questions = _questions(question, question_file)
+    asked = ModelOptions(model=model, card=card, adapter=adapter)
+    request = request_of(sources, read, asked, run, questions=questions, tile_px=tile_px, evidence=evidence)
+    carry_out(request, run, dry_run=True)
 
 
 def _questions(texts: Sequence[str] | None, file: Path | None) -> tuple[Question, ...]:
@@ -180,21 +86,19 @@ def _questions(texts: Sequence[str] | None, file: Path | None) -> tuple[Question
     return asked.questions
 
 
-def carry_out(
-    request: Request, *, dry_run: bool, as_json: bool, quiet: bool, no_progress: bool, dashboard: bool = False
-) -> None:
+def carry_out(request: Request, run: RunOptions, *, dry_run: bool) -> None:
     """Run what was asked, of whatever kind, and say what came of it; with `dry_run` only its plan."""
     from rsqa.run import pipeline
 
     _say_model(request.model, request.adapter)
     if dry_run:
-        _show_plan(request, as_json)
+        _show_plan(request, run.json)
         return
-    with progress_shown(wanted=not (quiet or no_progress)) as on_progress:
+    with progress_shown(wanted=not (run.quiet or run.no_progress)) as on_progress:
         report = pipeline.ask(
-            request, on_progress, on_note=log.warning, on_dashboard=_say_dashboard if dashboard else None
+            request, on_progress, on_note=log.warning, on_dashboard=_say_dashboard if run.dashboard else None
         )
-    show_report(report, as_json=as_json, quiet=quiet)
+    show_report(report, as_json=run.json, quiet=run.quiet)
     raise typer.Exit(report.exit_code)
 
 

@@ -10,12 +10,15 @@ import typer
 from rsqa.cli import options as opt
 from rsqa.cli.ask import carry_out
 from rsqa.cli.output import start_output
+from rsqa.cli.run_options import ModelOptions, RunOptions, SourceOptions, expanded, request_of
 
 _LABELS = "Labels"
 
 
+@expanded
 def classify(
     sources: opt.Chips,
+    *,
     labels: Annotated[
         str | None,
         typer.Option(
@@ -72,80 +75,31 @@ def classify(
     dry_run: opt.DryRun = False,
     include: opt.Include = None,
     exclude: opt.Exclude = None,
-    asset: opt.Asset = None,
-    mosaic: opt.Mosaic = False,
-    aoi: opt.Aoi = None,
-    bands: opt.Bands = None,
-    mask_band: opt.MaskBand = None,
-    mask_values: opt.MaskValues = None,
+    read: SourceOptions,
     tile_px: opt.ChipPx = None,
-    gsd: opt.Gsd = None,
-    scale: opt.Scale = "auto",
-    min_valid: opt.MinValid = 0.5,
-    model: opt.Model = None,
-    card: opt.Card = None,
-    adapter: opt.Adapter = None,
-    reasoning: opt.Reasoning = None,
-    batch_size: opt.BatchSize = None,
-    workers: opt.Workers = None,
-    scheduler: opt.Scheduler = None,
-    dashboard: opt.Dashboard = False,
-    device: opt.Device = "auto",
-    dtype: opt.Dtype = "auto",
-    cache_features: opt.CacheFeatures = None,
-    overwrite: opt.Overwrite = False,
-    retry_errors: opt.RetryErrors = False,
-    max_duration: opt.MaxDuration = None,
-    allow_mixed: opt.AllowMixed = False,
-    part_tiles: opt.PartTiles = None,
-    json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = False,
-    no_progress: opt.NoProgress = False,
-    log_file: opt.LogFile = None,
+    model: ModelOptions,
+    run: RunOptions,
 ) -> None:
     """Give every picture of a folder, or every tile of a mosaic, one label of a list.
 
     A run that was stopped is continued by the same command.
     """
-    start_output(quiet, verbose, log_file)
+    start_output(run.quiet, run.verbose, run.log_file)
     from rsqa.tasks.labels import class_questions, gather_labels
     from rsqa.tasks.task import Classify
 
     questions = class_questions(gather_labels(labels, labels_file, scheme), prompt or ())
-    from rsqa.run.request import Request  # takes seconds: a typo is told before
-
-    request = Request(
-        sources=tuple(sources),
+    task = Classify(top_k=top_k, abstain=abstain, dissolve=dissolve, cog=cog)
+    request = request_of(
+        sources,
+        read,
+        model,
+        run,
         questions=questions,
-        task=Classify(top_k=top_k, abstain=abstain, dissolve=dissolve, cog=cog),
-        include=tuple(include or ()),
-        exclude=tuple(exclude or ()),
+        task=task,
+        include=include,
+        exclude=exclude,
         out=out,
-        asset=asset,
-        mosaic=mosaic,
-        aoi=aoi,
-        bands=bands,
-        mask_band=mask_band,
-        mask_values=mask_values,
         tile_px=tile_px,
-        gsd_m=gsd,
-        scale=scale,
-        min_valid=min_valid,
-        model=model,
-        card=card,
-        adapter=adapter,
-        reasoning=reasoning,
-        batch_size=batch_size,
-        workers=workers,
-        scheduler=scheduler,
-        device=device,
-        dtype=dtype,
-        cache_features=cache_features,
-        overwrite=overwrite,
-        retry_errors=retry_errors,
-        max_duration_s=max_duration,
-        allow_mixed=allow_mixed,
-        part_tiles=part_tiles,
     )
-    carry_out(request, dry_run=dry_run, as_json=json, quiet=quiet, no_progress=no_progress, dashboard=dashboard)
+    carry_out(request, run, dry_run=dry_run)
