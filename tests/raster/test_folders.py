@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from rsqa.errors import SourceMissing
-from rsqa.raster.folders import gather
+from rsqa.errors import SourceMissing, UsageError
+from rsqa.raster.folders import expand, gather
 
 
 @pytest.fixture
@@ -66,3 +66,22 @@ def test_folders_and_files_together_have_names_of_their_own(folder, tmp_path):
 def test_nothing_wanted_is_missing(folder):
     with pytest.raises(SourceMissing, match="--include"):
         gather([str(folder)], include=["*.webp"])
+
+
+def test_names_are_short_and_unique(tmp_path):
+    for name in ("x/a.tif", "y/a.tif", "x/b.tif", "u/x/c.tif", "w/x/c.tif"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    arguments = [str(tmp_path / n) for n in ("x/a.tif", "y/a.tif", "x/b.tif", "u/x/c.tif", "w/x/c.tif", "x/b.tif")]
+    assert [name for _, name in expand(arguments)] == ["x/a.tif", "y/a.tif", "b.tif", "u/x/c.tif", "w/x/c.tif"]
+    assert [path for path, _ in expand(arguments)] == arguments[:-1]
+
+
+def test_names_hold_no_credentials():
+    typed = ["/vsicurl/https://user:pass@host/x/a.tif?X-Amz-Signature=s", "/vsicurl/https://user:pass@host/y/a.tif"]
+    assert expand(typed) == [(typed[0], "x/a.tif"), (typed[1], "y/a.tif")]
+
+
+def test_a_folder_is_refused_with_a_hint(tmp_path):
+    with pytest.raises(UsageError, match=r"\*\.tif"):
+        expand([str(tmp_path)])
