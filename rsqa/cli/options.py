@@ -23,7 +23,8 @@ Sources = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE",
-        help="GeoTIFFs, COGs, named VRTs, STAC Items or Collections (.json), or https://, s3:// or GDAL's /vsi names.",
+        help="GeoTIFFs, COGs, named VRTs, STAC Items, Collections or tables of Items (.json, .parquet), searches of a "
+        "STAC API (https://…/search?collections=…), or https://, s3:// or GDAL's /vsi names.",
         show_default=False,
     ),
 ]

@@ -49,6 +49,15 @@ class Area:
             content.update(outline)
         return content.hexdigest()[:16]
 
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """West, south, east, north, degrees; across the antimeridian west is larger than east."""
+        to_lonlat = _transformer(self.crs.to_wkt(), "OGC:CRS84")
+        west, south, east, north = to_lonlat.transform_bounds(*shapely.total_bounds(self.polygons))
+        if not np.isfinite([west, south, east, north]).all():
+            raise SourceRefused(f"--aoi {self.path!r} reaches where its CRS has no place; reproject it to EPSG:4326")
+        return west, south, east, north
+
 
 def read_area(path: str) -> Area:
     """The polygons of a vector file: GeoPackage, GeoJSON, Shapefile, FlatGeobuf, GeoParquet, ….

@@ -11,6 +11,7 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 
 from rsqa.errors import SourceMissing, UsageError
+from rsqa.raster.stac_search import is_search, search_name
 
 ENDINGS = (".tif", ".tiff", ".jpg", ".jpeg", ".png", ".webp", ".jp2", ".j2k")
 """Of the rasters that are looked for in a folder, in small letters; what is in a file decides how it is opened."""
@@ -26,6 +27,8 @@ class Listing:
     """(path, name), each path once."""
     notes: tuple[str, ...] = ()
     """Sentences that the user should read."""
+    failed: tuple[tuple[str, str], ...] = ()
+    """(name, why) of what names no file that could be read."""
     acquired: Mapping[str, datetime] = field(default_factory=dict)
     """Path -> when it was taken, where something beside the file tells."""
 
@@ -76,7 +79,12 @@ def gather(
 
 
 def common_folder(arguments: Sequence[str]) -> str:
-    """The name of the folder that holds all files and folders named; "mosaic" where it has none that can be shown."""
+    """The name of the folder that holds all files and folders named; "mosaic" where it has none that can be shown.
+
+    Of a search its own name.
+    """
+    if is_search(arguments[0]):
+        return search_name(arguments[0])
     paths = [path if os.path.isdir(path) else os.path.dirname(path) for path in map(absolute, arguments)]
     name = os.path.basename(os.path.commonpath(paths))
     return name if re.fullmatch(r"\w[\w .-]*", name) else "mosaic"

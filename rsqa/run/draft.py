@@ -15,6 +15,7 @@ from rsqa.raster.stretch import Stretch, fit_stretch, fixed_stretch
 from rsqa.run.inputs import beside, listed, opened_sources, within
 from rsqa.run.plan import MOST_TILES, Plan, PlannedSource, blocks, part_key
 from rsqa.run.request import TILE_PX, Request
+from rsqa.run.searches import Searches
 from rsqa.run.trial import PART_S, Site, Trial
 from rsqa.sinks.counts import read_areas
 from rsqa.sinks.ground import common_crs
@@ -47,6 +48,8 @@ class Draft:
     notes: tuple[str, ...]
     evidence: int
     """See `Plan.evidence`."""
+    searches: Searches
+    """What STAC searches found."""
     aoi: str | None = None
     """Digest of the area asked for."""
 
@@ -60,7 +63,7 @@ def draft(request: Request) -> Draft:
     """Open what is asked for. Raises InputError when no source can be read, ModelError without a model."""
     device = choose_device(request.device) if request.scheduler is None else request.device
     area = read_area(str(request.aoi)) if request.aoi else None
-    listing = listed(request)
+    listing, searches = listed(request, area)
     opened, failed = opened_sources(request, listing)
     if not opened:
         raise failed[0][1]
@@ -84,6 +87,7 @@ def draft(request: Request) -> Draft:
         sources=tuple(planned),
         questions=questions_for(request.task, request.questions, model.card.prompt, model.card.boxes),
         failed=tuple(failed),
+        searches=searches,
         model=model,
         device=device,
         dtype=choose_dtype(request.dtype, device),

@@ -1,6 +1,7 @@
 """The output folder: where things lie, and that one run at a time writes them.
 
 DIR/plan.json, sources.parquet   what fixes the bytes of the parts
+DIR/searches.json                what STAC searches found when the plan was made
 DIR/parts/00000000.parquet …   the commits and the ledger
 DIR/answers.parquet, classes.parquet, detections.parquet, tiles.zarr, item.json, run.json …   derived from the parts
 DIR/.rsqa.lock           held while a run writes
@@ -25,6 +26,7 @@ from rsqa.sinks.whole import discard, write_whole
 
 PLAN = "plan.json"
 SOURCES = "sources.parquet"
+SEARCHES = "searches.json"
 PARTS = "parts"
 LOCK = ".rsqa.lock"
 SEEN_S = 90.0
@@ -95,7 +97,7 @@ def _unwritable(out: Path, error: OSError) -> OutputError:
 def clear(out: Path) -> None:
     """Remove what a run wrote, and nothing else that lies in the folder."""
     discard(out / PLAN)  # first: parts without a plan mean nothing, a plan without parts is a fresh run
-    for name in (SOURCES, *DERIVED):
+    for name in (SOURCES, SEARCHES, *DERIVED):
         discard(out / name)
     for path in (out / PARTS).glob(_PART_NAMES):
         path.unlink()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rsqa.errors import InputError, SourceRefused
+from rsqa.errors import InputError, SourceMissing, SourceRefused, UsageError
+from rsqa.raster.addresses import shown
 from rsqa.raster.area import Area, touched_tiles
 from rsqa.raster.bands import asked_mask
 from rsqa.raster.chosen import count
@@ -13,17 +14,43 @@ from rsqa.raster.describe import open_source, open_sources
 from rsqa.raster.folders import Listing, absolute, common_folder, expand, gather
 from rsqa.raster.mosaic import join
 from rsqa.raster.source import RasterSource
-from rsqa.raster.stac import resolved
+from rsqa.raster.stac import Dated, Named, is_stac, resolved
+from rsqa.raster.stac_search import is_search
+from rsqa.run.folder import PLAN, SEARCHES
 from rsqa.run.plan import PlannedSource
 from rsqa.run.request import Request
+from rsqa.run.searches import Searches, read_searches, search_key
 
 TIFFS = (".tif", ".tiff")
 """What a mosaic takes from a folder: quick-looks often lie there too."""
 
 
-def listed(request: Request) -> Listing:
-    """The files that are asked for."""
-    named = resolved(request.sources, request.asset)
+def listed(request: Request, area: Area | None) -> tuple[Listing, Searches]:
+    """The files that are asked for, and what searches found: the same as when the plan in the folder was made."""
+    bounds = None if area is None else area.bounds
+    begun = (request.folder / PLAN).exists() and not request.overwrite
+    known = read_searches(request.folder / SEARCHES) if begun else {}
+    searches: dict[str, Named] = {}
+    found: list[Named] = []
+    notes: list[str] = []
+    for argument in request.sources:
+        if not is_stac(argument):
+            found.append(Named((Dated(argument, None),)))
+            continue
+        key = search_key(argument, request.asset, bounds)
+        if key in known:
+            notes.append(f"{shown(argument)!r} is not searched again: the plan in this folder has what it found")
+        found.append(known[key] if key in known else resolved(argument, request.asset, bounds))
+        if is_search(argument):
+            searches[key] = found[-1]
+    if request.asset is not None and not any(map(is_stac, request.sources)):
+        raise UsageError(f"--asset {request.asset!r} asked, but no source is STAC (.json, .parquet or a search)")
+    listing = _listing(request, [one for named in found for one in named.rasters])
+    failed = tuple(one for named in found for one in named.failed)
+    return replace(listing, notes=(*notes, *listing.notes), failed=failed), searches
+
+
+def _listing(request: Request, named: Sequence[Dated]) -> Listing:
     arguments = [one.argument for one in named]
     if request.mosaic:
         listing = gather(arguments, request.include, request.exclude, TIFFS)
@@ -31,7 +58,8 @@ def listed(request: Request) -> Listing:
         listing = gather(arguments, request.include, request.exclude)
     else:
         listing = Listing(tuple(expand(arguments)))
-    return replace(listing, acquired={absolute(one.argument): one.acquired for one in named if one.acquired})
+    acquired = {absolute(one.argument): one.acquired for one in named if one.acquired}
+    return replace(listing, acquired=acquired)
 
 
 def opened_sources(request: Request, listing: Listing) -> tuple[list[RasterSource], list[tuple[str, InputError]]]:
@@ -42,7 +70,9 @@ def opened_sources(request: Request, listing: Listing) -> tuple[list[RasterSourc
     bands = tuple(request.bands.split(",")) if request.bands else None
     mask = asked_mask(request.mask_band, request.mask_values)
     opened: list[RasterSource] = []
-    failed: list[tuple[str, InputError]] = []
+    failed: list[tuple[str, InputError]] = [(name, SourceMissing(why)) for name, why in listing.failed]
+    if request.mosaic and failed:
+        raise failed[0][1]
     if request.mosaic:
         for file in open_sources(listing.files, bands, mask, chips=False):
             if not isinstance(file, RasterSource):

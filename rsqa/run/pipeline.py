@@ -23,12 +23,13 @@ from rsqa.run.draft import Draft, draft, first_few, settle, trial
 from rsqa.run.execute import Stop, run_tasks, stop_on_signals
 from rsqa.run.features import CacheCost, cache_cost, open_cache
 from rsqa.run.fitness import gdal_environment, unfit
-from rsqa.run.folder import PARTS, PLAN, await_parts, begun, clear, locked, part_path, read_plan, write_plan
+from rsqa.run.folder import PARTS, PLAN, SEARCHES, await_parts, begun, clear, locked, part_path, read_plan, write_plan
 from rsqa.run.heap import share_one_heap
 from rsqa.run.ledger import Ledger
 from rsqa.run.plan import Parts, Plan, check_same
 from rsqa.run.report import PlanReport, Progress, RunReport, SourceSummary, size
 from rsqa.run.request import Request
+from rsqa.run.searches import write_searches
 from rsqa.run.trial import Here, Site
 from rsqa.run.work import do_part, give_up
 from rsqa.run.workbench import Job
@@ -212,6 +213,8 @@ def _stored_or_new(out: Path, request: Request, drafted: Draft, note: Note) -> t
         _cache_cost(request, drafted, made)
     if request.overwrite:
         clear(out)
+    if drafted.searches:
+        write_searches(out / SEARCHES, drafted.searches)
     write_plan(out, made)
     return made, parts
 

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from rsqa.errors import UsageError
 from rsqa.raster.folders import common_folder, expand
+from rsqa.raster.stac_search import is_search
 from rsqa.run.plan import MOST_TILES
 from rsqa.tasks.question import Question
 from rsqa.tasks.task import Ask, Caption, Detect, Task
@@ -93,7 +94,7 @@ class Request:
     @property
     def folder(self) -> Path:
         """Where the output goes: `out`, or the first source's stem in the current directory."""
-        if self.mosaic:
+        if self.mosaic or is_search(self.sources[0]):
             return self.out or Path(f"{common_folder(self.sources)}.rsqa")
         if self.task.chips and Path(self.sources[0]).is_dir():
             return self.out or Path(f"{Path(self.sources[0]).resolve().name}.rsqa")

@@ -15,13 +15,17 @@ import pytest
 
 from rsqa.errors import SourceMissing, SourceRefused, UsageError
 from rsqa.raster import stac
-from rsqa.raster.stac import Dated, rasters, resolved
+from rsqa.raster.stac import Dated, resolved
 
 COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 NOON = datetime(2024, 5, 6, 10, 0, tzinfo=UTC)
 
 
 RANGE = {"start_datetime": "2024-05-06T10:00:00Z", "end_datetime": "2024-05-07T10:00:00Z"}
+
+
+def rasters(argument: str, asset: str | None) -> list[Dated]:
+    return list(resolved(argument, asset).rasters)
 
 
 def described(href: str) -> dict[str, str]:
@@ -88,9 +92,8 @@ def test_a_collection_names_its_items(tmp_path):
     (tmp_path / "sub").mkdir()
     item(tmp_path, "a.json", a="a.tif")
     item(tmp_path / "sub", "b.json", a="../b.tif")
-    found = resolved([collection(tmp_path, "a.json", "./sub/b.json"), "c.tif"], None)
-    assert [Path(one.argument).name for one in found] == ["a.tif", "b.tif", "c.tif"]
-    assert [one.acquired for one in found] == [NOON, NOON, None]
+    found = rasters(collection(tmp_path, "a.json", "./sub/b.json"), None)
+    assert found == [Dated(str(tmp_path / name), NOON) for name in ("a.tif", "b.tif")]
     with pytest.raises(SourceRefused, match="no STAC items"):
         rasters(collection(tmp_path), None)
 
@@ -106,14 +109,21 @@ def test_an_address_names_addresses(tmp_path, server, monkeypatch):
         rasters(f"{server}/none.json?key=secret", None)
 
 
-@pytest.mark.parametrize(
-    "href", ["https://example.org/a.tif", "s3://b/a.tif", "/vsicurl/http://example.org/a.tif", "file:///etc/passwd"]
-)
-def test_what_lies_on_disk_names_nothing_on_the_network(tmp_path, href):
+@pytest.mark.parametrize("href", ["https://example.org/a.tif", "http://example.org/a.tif", "s3://b/a.tif"])
+def test_what_lies_on_disk_names_addresses_as_the_user_would(tmp_path, href):
+    assert rasters(item(tmp_path, a=href), "a") == [Dated(href, NOON)]
+
+
+@pytest.mark.parametrize("href", ["/vsicurl/http://example.org/a.tif", "file:///etc/passwd", "gs://bucket/a.tif"])
+def test_what_lies_on_disk_names_nothing_by_other_means(tmp_path, href):
     with pytest.raises(SourceRefused, match=r"'item.json' names the asset 'a' at .*command line"):
         rasters(item(tmp_path, a=href), "a")
-    with pytest.raises(SourceRefused, match=r"'collection.json' names an item at"):
-        rasters(collection(tmp_path, href.replace(".tif", ".json")), None)
+
+
+def test_a_list_of_items_is_read_from_disk(tmp_path):
+    found = [json.loads(Path(item(tmp_path, f"{name}.json", visual=f"{name}.tif")).read_text()) for name in "ab"]
+    (tmp_path / "found.json").write_text(json.dumps({"type": "FeatureCollection", "features": found}))
+    assert rasters(str(tmp_path / "found.json"), None) == [Dated(str(tmp_path / f"{n}.tif"), NOON) for n in "ab"]
 
 
 @pytest.mark.parametrize("href", ["file:///etc/passwd", "/vsizip//etc/a.zip", "gs://bucket/a.tif"])
@@ -150,8 +160,3 @@ def test_a_server_that_is_not_there_is_given_up_soon(monkeypatch):
     assert time.monotonic() - started < 20
     assert "word" not in str(caught.value)
     assert "secret" not in str(caught.value)
-
-
-def test_an_asset_without_an_item_is_a_mistake():
-    with pytest.raises(UsageError, match="--asset 'visual' asked"):
-        resolved(["a.tif"], "visual")
