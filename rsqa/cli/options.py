@@ -23,8 +23,9 @@ Sources = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE",
-        help="GeoTIFFs, COGs, named VRTs, STAC Items, Collections or tables of Items (.json, .parquet), searches of a "
-        "STAC API (https://…/search?collections=…), or https://, s3:// or GDAL's /vsi names.",
+        help="GeoTIFFs, COGs, named VRTs and tile indexes (.gti.gpkg, .gti.fgb), STAC Items, Collections and tables "
+        "(.json, .parquet), searches of a STAC API (https://…/search?collections=…), or https://, s3:// or GDAL's /vsi "
+        "names.",
         show_default=False,
     ),
 ]

@@ -15,6 +15,8 @@ from rsqa.raster.stac_search import is_search, search_name
 
 ENDINGS = (".tif", ".tiff", ".jpg", ".jpeg", ".png", ".webp", ".jp2", ".j2k")
 """Of the rasters that are looked for in a folder, in small letters; what is in a file decides how it is opened."""
+PREFIX = "GTI:"
+"""As GDAL takes it before a tile index of any name."""
 OWN = ".rsqa.lock"
 """A folder that holds this is an output of ours."""
 
@@ -96,6 +98,8 @@ def absolute(argument: str) -> str:
         return f"/vsicurl/{argument}"
     if argument.startswith("s3://"):
         return f"/vsis3/{argument.removeprefix('s3://')}"
+    if argument.startswith(PREFIX):
+        return PREFIX + absolute(argument.removeprefix(PREFIX))
     return argument if argument.startswith("/vsi") else os.path.abspath(argument)
 
 

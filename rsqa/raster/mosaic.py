@@ -69,14 +69,14 @@ def join(files: Sequence[RasterSource], name: str) -> RasterSource:
 def _checked(first: RasterSource, file: RasterSource) -> RasterSource:
     """The file, if it can lie beside the first one."""
     if file.palette:
-        raise SourceRefused(f"{file.name!r} has a palette, which --mosaic can't join; gdal_translate -expand rgb first")
+        raise SourceRefused(f"{file.name!r} has a palette, which a mosaic can't have; gdal_translate -expand rgb first")
     if file.crs_wkt != first.crs_wkt and pyproj.CRS(file.crs_wkt) != pyproj.CRS(first.crs_wkt):
         raise SourceRefused(
-            f"{file.name!r} has another CRS than {first.name!r}, --mosaic wants one; ask without it, or gdalwarp -t_srs"
+            f"{file.name!r} has another CRS than {first.name!r}, a mosaic wants one; ask each file, or gdalwarp -t_srs"
         )
     ours, theirs = (f"{len(source.bands)} bands of {source.dtype}" for source in (first, file))
     if ours != theirs:
-        raise SourceRefused(f"{file.name!r} shows {theirs}, {first.name!r} {ours}; --mosaic wants files that are alike")
+        raise SourceRefused(f"{file.name!r} shows {theirs}, {first.name!r} {ours}; a mosaic wants files that are alike")
     return file
 
 
@@ -89,8 +89,8 @@ def _corner(first: RasterSource, file: RasterSource) -> tuple[int, int]:
     beside = float(np.abs(placed - corners - (col, row)).max())
     if not beside <= PHASE_PX:
         raise SourceRefused(
-            f"pixels of {file.name!r} lie up to {beside:.3g} px beside the grid of {first.name!r}, --mosaic wants one "
-            "grid; ask without it, or gdalwarp -tr … -tap"
+            f"pixels of {file.name!r} lie up to {beside:.3g} px beside the grid of {first.name!r}, a mosaic wants one "
+            "grid; ask each file, or gdalwarp -tr … -tap"
         )
     return int(row), int(col)
 

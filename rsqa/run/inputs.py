@@ -16,6 +16,7 @@ from rsqa.raster.mosaic import join
 from rsqa.raster.source import RasterSource
 from rsqa.raster.stac import Dated, Named, is_stac, resolved
 from rsqa.raster.stac_search import is_search
+from rsqa.raster.tile_index import is_tile_index, open_index
 from rsqa.run.folder import PLAN, SEARCHES
 from rsqa.run.plan import PlannedSource
 from rsqa.run.request import Request
@@ -71,16 +72,20 @@ def opened_sources(request: Request, listing: Listing) -> tuple[list[RasterSourc
     mask = asked_mask(request.mask_band, request.mask_values)
     opened: list[RasterSource] = []
     failed: list[tuple[str, InputError]] = [(name, SourceMissing(why)) for name, why in listing.failed]
+    indexes = [file for file in listing.files if is_tile_index(file[0])]
+    files = [file for file in listing.files if not is_tile_index(file[0])]
     if request.mosaic and failed:
         raise failed[0][1]
+    if request.mosaic and indexes:
+        raise UsageError(f"--mosaic asked of {indexes[0][1]!r}, a tile index, which is one source already; ask without")
     if request.mosaic:
-        for file in open_sources(listing.files, bands, mask, chips=False):
+        for file in open_sources(files, bands, mask, chips=False):
             if not isinstance(file, RasterSource):
                 raise file
             opened.append(_dated(file, listing))
         opened = [join(opened, common_folder(request.sources))]
     elif request.task.chips:
-        for (_, name), found in zip(listing.files, open_sources(listing.files, bands, mask), strict=True):
+        for (_, name), found in zip(files, open_sources(files, bands, mask), strict=True):
             if isinstance(found, RasterSource) and not found.placed and (unmet := _needs_place(request)):
                 found = SourceRefused(f"{name!r} has no place on the ground, so {unmet} can't be met; leave it out")
             if isinstance(found, RasterSource):
@@ -88,11 +93,16 @@ def opened_sources(request: Request, listing: Listing) -> tuple[list[RasterSourc
             else:  # also where --bands does not fit: one such file is no reason to give up the folder
                 failed.append((name, found if isinstance(found, InputError) else SourceRefused(str(found))))
     else:
-        for path, name in listing.files:
+        for path, name in files:
             try:
                 opened.append(_dated(open_source(path, name=name, bands=bands, masked=mask), listing))
             except InputError as error:
                 failed.append((name, error))
+    for path, name in indexes:
+        try:
+            opened.append(open_index(path, name, bands, mask))
+        except InputError as error:
+            failed.append((name, error))
     return opened, failed
 
 

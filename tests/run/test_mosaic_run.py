@@ -9,9 +9,10 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from rasterio.transform import Affine
 
-from rsqa.errors import ExitCode, SourceChanged, SourceMissing, SourceRefused
+from rsqa.errors import ExitCode, SourceChanged, SourceMissing, SourceRefused, UsageError
 from rsqa.run.folder import read_plan
 from rsqa.run.pipeline import ask
 from rsqa.run.request import Request
@@ -94,3 +95,27 @@ def test_a_mosaic_with_a_file_that_can_not_be_read_is_refused(tmp_path):
         ask(request(tmp_path, str(folder), mosaic=True))
     with pytest.raises(SourceMissing, match=r"endings looked for are \.tif, \.tiff"):
         ask(request(tmp_path, str(tmp_path), mosaic=True, exclude=("*",)))
+
+
+def test_a_tile_index_is_one_source_with_the_answers_of_the_mosaic(tmp_path):
+    pixels = places(320, 450, "uint8")
+    folder = Path(cut(tmp_path / "tiles", pixels))
+    whole = answers(ask(request(tmp_path, str(folder), mosaic=True, out=tmp_path / "one")))
+    boxes, names = [], []
+    for path in sorted(folder.iterdir()):
+        with rasterio.open(path) as dataset:
+            boxes.append(shapely.box(*dataset.bounds))
+        names.append(f"tiles/{path.name}")
+    geopandas.GeoDataFrame({"location": names}, geometry=boxes, crs=32631).to_file(tmp_path / "m.gti.gpkg")
+    report = ask(request(tmp_path, str(tmp_path / "m.gti.gpkg")))
+    assert answers(report).equals(whole)
+    again = ask(request(tmp_path, f"GTI:{tmp_path / 'm.gti.gpkg'}"))
+    assert (again.exit_code, again.engine_calls) == (ExitCode.DONE, 0)
+    raster(folder / "192_064.tif", pixels[:, 192:, 64:256][:, ::-1], 192, 64)
+    with pytest.raises(SourceChanged):
+        ask(request(tmp_path, str(tmp_path / "m.gti.gpkg")))
+    with pytest.raises(UsageError, match="ask without"):
+        ask(request(tmp_path, str(tmp_path / "m.gti.gpkg"), mosaic=True))
+    (folder / "192_064.tif").unlink()
+    with pytest.raises(SourceMissing, match="192_064"):
+        ask(request(tmp_path, str(tmp_path / "m.gti.gpkg"), out=tmp_path / "other"))
