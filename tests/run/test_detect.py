@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import pairwise, product
 from pathlib import Path
 
 import geopandas
 import numpy as np
 import pandas
 import pytest
+import rasterio
 import seer
 import shapely
 import zarr
 from affine import Affine
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from rasterio.windows import Window
 
 import rsqa.cli
 from rsqa.errors import ExitCode, InputError, UsageError
@@ -138,6 +141,40 @@ def test_stopped_and_gone_on_with_is_the_same_and_so_is_another_cut(tmp_path, ra
     other = ask(request(tmp_path, raster, out=tmp_path / "other", part_tiles=1000, batch_size=16))
     rows = ["label", "score", "box_logprob", "geometry", "tile_id"]
     assert detections(other)[rows].equals(detections(whole)[rows])
+
+
+def cut(raster: Path, folder: Path, rows: list[int], cols: list[int]) -> Path:
+    """The raster in files between these rows and columns, in a folder of their own."""
+    folder.mkdir()
+    with rasterio.open(raster) as whole:
+        for (r0, r1), (c0, c1) in product(pairwise([0, *rows, whole.height]), pairwise([0, *cols, whole.width])):
+            window = Window(c0, r0, c1 - c0, r1 - r0)
+            profile = whole.profile | {"height": r1 - r0, "width": c1 - c0, "transform": whole.window_transform(window)}
+            with rasterio.open(folder / f"{r0:03}_{c0:03}.tif", "w", **profile) as file:
+                file.write(whole.read(window=window))
+    return folder
+
+
+cuts = st.lists(st.integers(1, 319), max_size=3, unique=True).map(sorted)
+
+
+@settings(max_examples=2, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=cuts, cols=cuts, angle=st.sampled_from([0.0, 30.0]), pyramid=st.booleans())
+@example(rows=[25, 105], cols=[70, 205], angle=0.0, pyramid=False)  # through things
+def test_a_mosaic_whole_or_cut_into_files_gives_the_same_detections(tmp_path_factory, rows, cols, angle, pyramid):
+    folder = tmp_path_factory.mktemp("mosaic")
+    transform = Affine.translation(5e5, 5e6) @ Affine.rotation(angle) @ Affine.scale(0.5, -0.5)
+    seer.Seer.things = THINGS
+    raster = seer.write_places(folder / "m.tif", 320, 448, transform)
+    whole = ask(request(folder, raster, pyramid=pyramid))
+    check_each_once(detections(whole), THINGS, transform)
+    report = ask(request(folder, cut(raster, folder / "m", rows, cols), pyramid=pyramid, mosaic=True, out=folder / "2"))
+    columns = ["label", "score", "box_logprob", "tile_row", "tile_col"]
+    assert detections(report)[columns].equals(detections(whole)[columns])
+    ours, theirs = detections(report).geometry, detections(whole).geometry
+    assert shapely.equals_exact(ours, theirs, tolerance=1e-6).all()  # metres: corners of files are rounded
+    seen = [[tile.partition("/")[2] for tile in tiles] for tiles in detections(report).seen_by]
+    assert seen == [[tile.partition("/")[2] for tile in tiles] for tiles in detections(whole).seen_by]
 
 
 def test_the_plan_is_read_as_it_was_written(tmp_path, raster):
