@@ -95,6 +95,9 @@ _TINYRS_REASONING = PromptStyle(
     reasoning=True,
     answer_ends=("</answer>", "</answer>\n"),  # ">" and a newline are one token of Qwen2-VL, and SFT wrote both
 )
+_QWEN = PromptStyle(boxes_tag="Find <|object_ref_start|>", tail="<|object_ref_end|>")
+"""As ms-swift's guide to grounding with Qwen2-VL asks for boxes; its technical report (arXiv 2409.12191) has the same
+tokens around what a box is of."""
 _VHM = "CC-BY-NC-4.0 (VHM); its authors ask that models trained on it stay within research"
 
 CARDS: dict[str, ModelCard] = {
@@ -112,7 +115,7 @@ CARDS: dict[str, ModelCard] = {
             max_new_tokens=1024, parameters=2_208_985_600,
         ),
         ModelCard(
-            "qwen2-vl-2b", "Qwen2-VL-2B-Instruct", PromptStyle(), "Apache-2.0", "", "Qwen/Qwen2-VL-2B-Instruct",
+            "qwen2-vl-2b", "Qwen2-VL-2B-Instruct", _QWEN, "Apache-2.0", "", "Qwen/Qwen2-VL-2B-Instruct",
             box_format="qwen2vl", parameters=2_208_985_600,
         ),
     )

@@ -22,6 +22,7 @@ from pyarrow import ArrowException
 from rsqa.errors import OutputError, OutputLocked
 from rsqa.run.plan import Plan, check_format
 from rsqa.run.sources import read_sources, write_sources
+from rsqa.sinks.finished import NAMES as TABLES
 from rsqa.sinks.whole import discard, write_whole
 
 PLAN = "plan.json"
@@ -36,6 +37,12 @@ DERIVED = (
     "item.json", "run.json", "answers.parquet", "classes.parquet", "class_polygons.parquet", "class_rasters",
     "detections.parquet", "counts.parquet", "summary.json", "tiles.zarr", "performance.parquet",
 )  # fmt: skip
+
+EXPORTS = (
+    "report.html", "cog",
+    *(f"{table}.{form}" for table in TABLES for form in ("csv", "fgb", "geojson")),
+)  # fmt: skip
+"""What `rsqa report` and `rsqa export` write unless they are told where; a GeoPackage is called as the folder."""
 
 
 def part_path(out: Path, number: int) -> Path:
@@ -95,9 +102,9 @@ def _unwritable(out: Path, error: OSError) -> OutputError:
 
 
 def clear(out: Path) -> None:
-    """Remove what a run wrote, and nothing else that lies in the folder."""
+    """Remove what a run wrote, what was made of it in the folder, and nothing else that lies there."""
     discard(out / PLAN)  # first: parts without a plan mean nothing, a plan without parts is a fresh run
-    for name in (SOURCES, SEARCHES, *DERIVED):
+    for name in (SOURCES, SEARCHES, *DERIVED, *EXPORTS, f"{out.resolve().stem}.gpkg"):
         discard(out / name)
     for path in (out / PARTS).glob(_PART_NAMES):
         path.unlink()

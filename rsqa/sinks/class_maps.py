@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from os.path import splitext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry import shape
 
+from rsqa.raster.folders import ENDINGS
 from rsqa.sinks.classes import abstaining
 from rsqa.sinks.cog import write_codes
 from rsqa.sinks.colours import choice_colours
@@ -151,11 +153,19 @@ def write_rasters(
 ) -> None:
     """A folder with a COG for each source that has a place and several tiles: codes, colours, and what they mean."""
     mosaics = [source for source in sources if source.n_rows * source.n_cols > 1]
+    names = raster_names([source.name for source in mosaics])
 
     def write(temporary: Path) -> None:
         for source, codes in label_grids(parts, mosaics, labels, abstain):
-            path = temporary / f"{group_name(source.name)}.tif"
+            path = temporary / names[source.name]
             about = {"question_id": "label", "source": source.name}
             write_codes(path, source, codes, labels, choice_colours(len(labels)), about)
 
     write_whole_folder(folder, write)
+
+
+def raster_names(sources: Sequence[str]) -> dict[str, str]:
+    """Source -> the name of its raster, `x.tif` for `x.tif` and `x.jp2`; `x.tif.tif` where one would stand for both."""
+    bare = {source: splitext(source)[0] if source.lower().endswith(ENDINGS) else source for source in sources}
+    unlike = len({name.casefold() for name in bare.values()}) == len(bare)
+    return {source: f"{group_name(bare[source] if unlike else source)}.tif" for source in sources}

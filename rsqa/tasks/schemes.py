@@ -1,6 +1,7 @@
 """Scene classes of published sets, in the words of their papers: what `--scheme` names.
 
-Where a set's folders are known, they lead to the words.
+Where a set's folders are known, they lead to the words. Words that alone would say less than the pictures show are said
+whole, in all sets alike: `commercial` and `industrial` are areas, `parking` is a parking lot.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ EUROSAT_NAMES = {
     "Highway": "highway", "Industrial": "industrial area", "Pasture": "pasture", "PermanentCrop": "permanent crop",
     "Residential": "residential area", "River": "river", "SeaLake": "sea or lake",
 }  # fmt: skip
+# Cheng, Han and Lu, 2017 (arXiv:1703.00121), and the authors' page of the set.
 NWPU45_NAMES = (
     "airplane", "airport", "baseball diamond", "basketball court", "beach", "bridge", "chaparral", "church",
     "circular farmland", "cloud", "commercial area", "dense residential", "desert", "forest", "freeway",
@@ -38,11 +40,15 @@ NWPU45_NAMES = (
     "railway station", "rectangular farmland", "river", "roundabout", "runway", "sea ice", "ship", "snowberg",
     "sparse residential", "stadium", "storage tank", "tennis court", "terrace", "thermal power station", "wetland",
 )  # fmt: skip
+# Xia et al., Structural high-resolution satellite image indexing, 2010; Dai and Yang, Satellite image classification
+# via two-layer sparse coding with biased image representation, 2011; the names of the set's folders.
 WHU_RS19_NAMES = (
     "airport", "beach", "bridge", "commercial area", "desert", "farmland", "football field", "forest",
     "industrial area", "meadow", "mountain", "park", "parking lot", "pond", "port", "railway station",
     "residential area", "river", "viaduct",
 )  # fmt: skip
+# Zhao et al., Dirichlet-derived multiple topic scene classification model for high spatial resolution remote sensing
+# imagery, 2016; the names of the set's folders.
 SIRI_WHU_NAMES = (
     "agriculture", "commercial area", "harbor", "idle land", "industrial area", "meadow", "overpass", "park", "pond",
     "residential area", "river", "water",

@@ -10,6 +10,7 @@ WATER = Question("water", "Is there water?", "yesno", YES_NO)
 SCENE = Question("scene", "Is it rural or urban?", "choice", ("rural", "urban"))
 SHIPS = Question("ships", "How many ships are there?", "count", COUNTS)
 WORDS = Question("words", "Describe the scene.", "open")
+SHIP = Question("ship", "the grey ship", "box")
 REASONING = (
     "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant "
     "first thinks about the reasoning process in the mind and then provides the user with the answer. The reasoning "
@@ -60,7 +61,14 @@ def test_the_vocabulary_is_that_of_qwen(tokenizer):
         ("tinyrs-cot", WATER, template(REASONING, "{VQA} Is there water? ")),
         ("tinyrs-r1", WATER, template(REASONING, "{VQA} Is there water? ")),
         ("tinyrs-r1", WORDS, template(REASONING, "Describe the scene.")),
+        ("tinyrs", SHIP, template("You are a helpful assistant.", "{VG} the grey ship ")),
         ("qwen2-vl-2b", WATER, template("You are a helpful assistant.", "Is there water?")),
+        ("qwen2-vl-2b", WORDS, template("You are a helpful assistant.", "Describe the scene.")),
+        (
+            "qwen2-vl-2b",
+            SHIP,
+            template("You are a helpful assistant.", "Find <|object_ref_start|>the grey ship<|object_ref_end|>"),
+        ),
     ],
 )
 def test_prompts_token_for_token(tokenizer, card, question, expected):

@@ -312,9 +312,15 @@ def test_overwrite_leaves_what_is_not_ours(tmp_path):
     own = tmp_path / "out" / "parts" / "spare.txt"
     own.parent.mkdir(parents=True)
     own.write_text("mine")
-    ask(request(tmp_path, path, part_tiles=1))
+    first = ask(request(tmp_path, path, part_tiles=1))
+    stale = ("report.html", "out.gpkg", "answers.csv", "answers.geojson", "cog/a.tif.water.tif")
+    (first.out / "cog").mkdir()
+    for name in (*stale, "mine.gpkg"):
+        (first.out / name).write_text("made of the former run, or not")
     report = ask(request(tmp_path, path, overwrite=True, part_tiles=16))
     assert own.read_text() == "mine"
+    assert (report.out / "mine.gpkg").exists()
+    assert not [name for name in stale if (report.out / name).exists()]
     assert len(list(own.parent.glob("*.parquet"))) == report.n_parts
 
 

@@ -15,7 +15,7 @@ from answer_key import PLAN_ID, all_tiles, ring, rows, source, status, value, wk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsqa.sinks.class_maps import write_polygons, write_rasters
+from rsqa.sinks.class_maps import raster_names, write_polygons, write_rasters
 from rsqa.sinks.colours import choice_colours
 from rsqa.tasks.question import Question
 
@@ -86,6 +86,7 @@ def test_a_raster_has_the_code_of_each_tile_a_colour_table_and_the_labels(tmp_pa
     parts = write_parts(tmp_path / "parts", [src], questions=(question,))
     write_rasters(tmp_path / "maps", parts, [src, source("chip.tif", shape=(1, 1))], labels, 0.0)
     [path] = (tmp_path / "maps").glob("*.tif")
+    assert path.name == "dir%2Fa%20b.tif"
     with rasterio.open(path) as file:
         codes = file.read(1)
         assert file.crs == "EPSG:32633"
@@ -99,6 +100,15 @@ def test_a_raster_has_the_code_of_each_tile_a_colour_table_and_the_labels(tmp_pa
     assert [colours[code][:3] for code in range(n_labels)] == list(choice_colours(n_labels))
     text = path.with_name(path.name + ".aux.xml").read_text(encoding="utf-8")
     assert text.count("<Category>") == n_labels
+
+
+def test_rasters_are_called_as_their_sources_and_none_as_two():
+    assert raster_names(["a.tif", "in/b.TIFF", "v1.2", "d.e.jp2"]) == {
+        "a.tif": "a.tif", "in/b.TIFF": "in%2Fb.tif", "v1.2": "v1.2.tif", "d.e.jp2": "d.e.tif",
+    }  # fmt: skip
+    for twins in (["a.tif", "a.jp2"], ["a.tif", "A.tif"], ["a", "a.tif", "a.tif.tif"]):
+        assert len(set(raster_names(twins).values())) == len(twins)
+    assert raster_names(["a.tif", "a.jp2"]) == {"a.tif": "a.tif.tif", "a.jp2": "a.jp2.tif"}
 
 
 def test_what_is_not_sure_enough_is_on_no_map(tmp_path):
