@@ -42,7 +42,7 @@ function loadPictures(sources, ready) {
     const image = new Image();
     image.onload = () => {
       source.image = image;
-      ready();
+      ready(source);
     };
     image.src = "data:image/webp;base64," + document.getElementById(source.picture).textContent;
   }

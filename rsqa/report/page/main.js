@@ -51,7 +51,8 @@ function start(data) {
     if (tile < 0 || !data.questions.length) return void (byId("hover").textContent = "");
     const sure = isKnown(data, question(), tile) ? sureness(data, question(), tile) : null;
     const answer = answerText(data, question(), tile);
-    byId("hover").textContent = sure === null ? answer : `${answer}  ${sure.toFixed(2)}`;
+    const where = data.sources.length > 1 ? `${locate(data, tile).source.name}  ` : "";
+    byId("hover").textContent = where + (sure === null ? answer : `${answer}  ${sure.toFixed(2)}`);
   }
 
   byId("threshold").addEventListener("input", (event) => {
@@ -107,9 +108,9 @@ function start(data) {
   byId("threshold-value").textContent = "0.00";
   fillQuestions(data, choose);
   if (data.questions.length) choose(0);
-  loadPictures(data.sources, () => {
+  loadPictures(data.sources, (source) => {
     map.redraw();
-    if (state.tile >= 0) fillTile(data, state.question, state.tile, choose);
+    if (state.tile >= 0 && locate(data, state.tile).source === source) fillTile(data, state.question, state.tile, choose);
   });
   byId("wait").remove();
   document.documentElement.dataset.ready = "yes";

@@ -19,9 +19,11 @@ class TileMap {
     this.showsEvidence = false; // in place of the answers
     this.pending = false;
     for (const source of data.sources) {
+      if (data.blocks) source.evidence = canvasOf(source.cols * data.blocks, source.rows * data.blocks);
+      source.single = source.rows * source.cols === 1; // thousands of chips: a colour each, not canvases
+      if (source.single) continue;
       source.answers = canvasOf(source.cols, source.rows);
       source.unknown = canvasOf(source.cols, source.rows);
-      source.evidence = canvasOf(source.cols * data.blocks, source.rows * data.blocks);
     }
     this.readColours();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
@@ -63,6 +65,12 @@ class TileMap {
   // One pixel a tile: its colour, and apart from that whether it is to be hatched.
   paint(question, threshold, hidden) {
     for (const source of this.data.sources) {
+      if (source.single) {
+        const what = outcome(this.data, question, source.first, threshold);
+        source.anyUnknown = typeof what !== "number" && !hidden.has(what);
+        source.colour = typeof what === "number" && !hidden.has(what) ? question.rgb[what] || question.rgb[0] : null;
+        continue;
+      }
       const n = source.rows * source.cols;
       source.anyUnknown = false;
       const answers = new ImageData(source.cols, source.rows);
@@ -183,11 +191,18 @@ class TileMap {
     }
     context.imageSmoothingEnabled = false;
     context.globalAlpha = this.opacity;
-    context.drawImage(this.showsEvidence ? source.evidence : source.answers, 0, 0, width, height);
+    if (this.showsEvidence) context.drawImage(source.evidence, 0, 0, width, height);
+    else if (!source.single) context.drawImage(source.answers, 0, 0, width, height);
+    else if (source.colour) {
+      if (source.colour.quiet) context.globalAlpha *= QUIET / 255;
+      context.fillStyle = `rgb(${source.colour})`;
+      context.fillRect(0, 0, source.width, source.height);
+    }
     context.restore();
     if (!source.anyUnknown || this.showsEvidence) return;
     begin(over);
-    over.drawImage(source.unknown, 0, 0, width, height);
+    if (source.single) over.fillRect(0, 0, source.width, source.height);
+    else over.drawImage(source.unknown, 0, 0, width, height);
     over.restore();
   }
 
@@ -260,6 +275,11 @@ class TileMap {
   tileAt(screenX, screenY) {
     const x = this.view.x + (screenX - this.width / 2) / this.view.scale;
     const y = this.view.y - (screenY - this.height / 2) / this.view.scale;
+    return this.tileOn(x, y);
+  }
+
+  // A place of the map -> the tile there, -1 for none.
+  tileOn(x, y) {
     for (let number = this.data.sources.length - 1; number >= 0; number--) {
       const source = this.data.sources[number];
       const [col, row] = toPixel(source, x, y);
@@ -322,8 +342,18 @@ class TileMap {
     if (this.selected < 0) return this.onPick(0);
     const row = place.row + down;
     const col = place.col + right;
-    if (row < 0 || col < 0 || row >= place.source.rows || col >= place.source.cols) return;
+    if (row < 0 || col < 0 || row >= place.source.rows || col >= place.source.cols) return this.leave(place, down, right);
     this.onPick(place.source.first + row * place.source.cols + col);
+  }
+
+  // To the source that lies beside this one on the map, if there is one.
+  leave({ source, row, col }, down, right) {
+    const beside = corePixels({ source, row: row + down, col: col + right });
+    const [a, b, c, d, e, f] = source.transform;
+    const x = beside.left + source.tile_px / 2;
+    const y = beside.top + source.tile_px / 2;
+    const tile = this.tileOn(a * x + b * y + c, d * x + e * y + f);
+    if (tile >= 0) this.onPick(tile);
   }
 
   listen() {

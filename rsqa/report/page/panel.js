@@ -149,7 +149,8 @@ function fillTile(data, number, tile, onChoose) {
   body.replaceChildren();
   if (tile < 0) return;
   const place = locate(data, tile);
-  const name = `${place.source.name} · row ${place.row}, column ${place.col}`;
+  const where = place.source.single ? "" : ` · row ${place.row}, column ${place.col}`;
+  const name = place.source.name + where;
   if (place.source.image) {
     const canvas = cutPicture(place);
     canvas.setAttribute("role", "img");
