@@ -74,7 +74,9 @@ def gather(folder: Path, most_px: int) -> Report:
         answers, strings = gather_answers(tables["classes"], grids, [class_question(tables["classes"])])
     boxes = gather_boxes(tables["detections"], layout) if "detections" in tables else None
     if layout.crs is None:
-        notes.append("The sources lie far apart or have several coordinate systems: they are shown side by side.")
+        apart = "lie far apart or have several coordinate systems"
+        why = apart if any(source.placed for source in sources) else "have no place on the ground"
+        notes.append(f"The sources {why}: they are shown side by side.")
     if strings.n_cut:
         notes.append(
             f"{strings.n_cut:,} long texts are cut to {strings.longest:,} characters; the table has them whole."

@@ -92,6 +92,10 @@ def test_a_chip_is_called_by_its_file_and_keys_go_on_to_its_neighbours(page):
     assert "<b>0.png" in page.run("byId('tile-body').innerText")
 
 
+def test_the_page_says_why_chips_stand_side_by_side(page):
+    assert "have no place on the ground: they are shown side by side" in page.run("byId('notes').textContent")
+
+
 def test_a_chip_that_is_pointed_at_tells_its_name(page):
     page.key("Escape")
     page.key("0")

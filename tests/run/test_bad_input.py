@@ -73,7 +73,7 @@ def a_day_of_chips(folder: Path, n: int) -> set[str]:
     return broken
 
 
-@pytest.mark.parametrize("n_files", [500, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_files", [500, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_of_many_files_one_in_a_hundred_is_broken(tmp_path, n_files):
     broken = a_day_of_chips(tmp_path / "chips", n_files)
     request = Request(
