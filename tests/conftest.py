@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,16 @@ ROOT = Path(__file__).parents[1]
 # A busy machine is no failure. In CI the same examples every time: what is new there is the change, not the draw.
 settings.register_profile("rsqa", deadline=None, max_examples=50, derandomize="CI" in os.environ)
 settings.load_profile("rsqa")
+
+
+@pytest.fixture
+def unasked():
+    """Host and port on this machine that nothing may connect to."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 @pytest.fixture

@@ -215,7 +215,7 @@ def _engine_class(spec: str) -> Any:
     module, _, name = spec.partition(":")
     try:
         return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:  # TypeError: a name that begins with a dot
         raise ModelError(f"engine {spec!r} can't be imported ({error}); give it as package.module:Class") from error
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any
 
 import numpy as np
 import pyproj
@@ -19,8 +18,8 @@ from numpy.typing import NDArray
 
 from rsqa.errors import SourceRefused
 from rsqa.raster.chosen import Run, runs_of
-from rsqa.raster.opening import require_file
 from rsqa.raster.source import RasterSource
+from rsqa.raster.vectors import read_shapes
 
 EDGE_PX = 0.01
 """How far, in pixels, an area must reach into a tile: one drawn along a tile's edge must not touch its neighbour only
@@ -60,14 +59,8 @@ class Area:
 
 
 def read_area(path: str) -> Area:
-    """The polygons of a vector file: GeoPackage, GeoJSON, Shapefile, FlatGeobuf, GeoParquet, ….
-
-    SourceMissing, or SourceRefused with what to do.
-    """
-    require_file(path, path)
-    table = _read_table(path)
-    if table.crs is None:
-        raise SourceRefused(f"--aoi {path!r} has no CRS; give it one: ogr2ogr -a_srs EPSG:… out.gpkg {path}")
+    """The polygons of a vector file, see `read_shapes`. SourceMissing, or SourceRefused with what to do."""
+    table = read_shapes(path, "--aoi")
     found = np.asarray(table.geometry.array, object)
     found = shapely.force_2d(found[~(shapely.is_missing(found) | shapely.is_empty(found))])
     others = sorted({shape.geom_type for shape in found} - {"Polygon", "MultiPolygon"})
@@ -76,25 +69,6 @@ def read_area(path: str) -> Area:
             f"--aoi {path!r} holds {' and '.join(others) or 'no geometry'}, polygons are wanted; draw or buffer some"
         )
     return Area(path, shapely.make_valid(found), pyproj.CRS(table.crs))
-
-
-def _read_table(path: str) -> Any:
-    import geopandas  # a second, for those who give --aoi
-    import pyogrio
-
-    try:
-        if path.lower().endswith((".parquet", ".geoparquet")):  # which the GDAL of many wheels can't read
-            return geopandas.read_parquet(path)
-        layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
-        if len(layers) > 1:
-            raise SourceRefused(
-                f"--aoi {path!r} has {len(layers)} layers: {', '.join(layers[:5])}; "
-                f"write one to a file of its own: ogr2ogr out.gpkg {path} {layers[0]}"
-            )
-        return geopandas.read_file(path, columns=[])
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise SourceRefused(f"--aoi {path!r} can't be read as polygons on the ground: {reason}") from error
 
 
 def touched_tiles(area: Area, source: RasterSource, tile_px: int) -> tuple[Run, ...]:

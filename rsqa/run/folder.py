@@ -69,6 +69,8 @@ def await_parts(out: Path, n_parts: int) -> None:
 def locked(out: Path) -> Iterator[None]:
     """Make the folder and hold it; OutputLocked when another run does, OutputError when it can't be written."""
     with held(out):
+        if (out / PARTS).is_symlink():  # what lies there is not ours to remove
+            raise OutputError(f"{str(out / PARTS)!r} is a link; remove it, or let --out itself be one")
         try:
             (out / PARTS).mkdir(exist_ok=True)
         except OSError as error:

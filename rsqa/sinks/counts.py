@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 
 from rsqa.errors import InputError
+from rsqa.raster.vectors import read_shapes
 from rsqa.sinks.detections import Found
 from rsqa.sinks.geoparquet import GROUP_ROWS, write_table
 from rsqa.sinks.part import read_parts
@@ -70,17 +71,8 @@ class Areas:
 
 
 def read_areas(path: str) -> Areas:
-    """The polygons of any vector file. InputError where it can't be read, or a shape is no polygon or nowhere."""
-    import geopandas  # takes a second, and few runs count in areas
-    from pyogrio.errors import DataLayerError, DataSourceError
-
-    try:
-        frame = geopandas.read_file(path)
-    except (DataSourceError, DataLayerError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"can't read --areas {path!r}: {reason}; name a GeoPackage, GeoJSON or Shapefile") from error
-    if not isinstance(frame, geopandas.GeoDataFrame) or frame.crs is None:
-        raise InputError(f"--areas {path!r} has no place on the ground; give it polygons and a CRS")
+    """The polygons of a vector file, see `read_shapes`. InputError where a shape is no polygon too."""
+    frame = read_shapes(path, "--areas")
     odd = frame.geometry.isna() | ~frame.geom_type.isin(["Polygon", "MultiPolygon"])
     if odd.any() or not len(frame):
         found = "holds nothing" if not len(frame) else f"has {int(odd.sum())} shapes that are no polygon"

@@ -116,9 +116,7 @@ def test_what_is_no_area_is_refused_in_one_line(tmp_path):
 
     assert "there is no file" in refusal(tmp_path / "none.gpkg", SourceMissing)
     (tmp_path / "text.gpkg").write_text("not a map")
-    assert "can't be read" in refusal(tmp_path / "text.gpkg")
-    (tmp_path / "text.parquet").write_text("not a map")
-    assert "can't be read" in refusal(tmp_path / "text.parquet")
+    assert "is no GeoPackage" in refusal(tmp_path / "text.gpkg")
     points = geopandas.GeoDataFrame(geometry=[shapely.Point(1, 2)], crs=4326)
     points.to_file(tmp_path / "points.geojson")
     assert "Point, polygons are wanted" in refusal(tmp_path / "points.geojson")

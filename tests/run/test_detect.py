@@ -290,7 +290,7 @@ def test_another_model_gives_other_words_and_nothing_breaks(tmp_path, raster):
     [
         ({"overlap_px": 64}, UsageError, "--overlap 64"),
         ({"overlap_px": -1}, UsageError, "--overlap -1"),
-        ({"task": Detect(objects=(SHIP,), areas="/nowhere.gpkg")}, InputError, "can't read --areas"),
+        ({"task": Detect(objects=(SHIP,), areas="/nowhere.gpkg")}, InputError, "there is no file"),
     ],
 )
 def test_impossible_requests(tmp_path, raster, options, error, words):
