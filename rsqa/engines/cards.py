@@ -156,7 +156,7 @@ def card_from_json(text: str, origin: str) -> ModelCard:
     """Parse a card file."""
     try:
         raw = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(
             f"model card {origin} is no JSON ({error}); see `rsqa models` for the cards that ship"
         ) from error

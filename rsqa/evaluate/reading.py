@@ -49,5 +49,5 @@ def read_json(path: Path, what: str) -> Any:
         raise SourceMissing(f"no {path.name} in {path.parent.name or '.'!r}; --data names the folder that holds {what}")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path.name} is no JSON ({error}); fetch it again") from error

@@ -20,7 +20,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ModelError(f"no {path.name} in {path.parent.name!r}; is this the folder of a model?")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise ModelError(
             f"{path.name} in {path.parent.name!r} can't be read ({error}); fetch the model again"
         ) from error

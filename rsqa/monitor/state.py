@@ -148,7 +148,7 @@ def read_state(out: Path) -> State:
             processing={key: dict(ids) for key, ids in raw["processing"].items()},
             runs=[PassFacts(**run) for run in raw["runs"]],
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return State()
 
 

@@ -48,7 +48,7 @@ def read_told(out: Path) -> Told:
     try:
         raw = json.loads((out / TOLD).read_text(encoding="utf-8"))
         return Told(str(raw["rule"]), frozenset(map(str, raw["ids"])))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return Told()
 
 

@@ -212,7 +212,7 @@ def read_watch(file: Path) -> Watch:
         raw = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"there is no {str(file)!r}; rsqa monitor init writes one") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{str(file)!r} can't be read: {error}") from error
     file = file.absolute()
     known = ("out", *SECTIONS)

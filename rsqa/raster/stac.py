@@ -163,7 +163,7 @@ def _allowed(href: str, named_by: pystac.STACObject, what: str) -> str:
 def _read(href: str) -> dict[str, Any]:
     try:
         content = json.loads(_fetched(href) if is_remote(href) else _on_disk(href))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SourceRefused(f"{shown(href)!r} is not JSON ({error})") from error
     if not isinstance(content, dict):
         raise SourceRefused(f"{shown(href)!r} is no STAC Item or Collection")

@@ -90,10 +90,9 @@ def whole_summary(out: Path, plan: Plan) -> AnswersSummary | None:
     """The summary of an earlier run of the plan whose outputs are whole: run.json is written last; None without one."""
     try:
         run = json.loads((out / "run.json").read_text(encoding="utf-8"))
-        summary = run["summary"]
-        questions = tuple(QuestionSummary(**question) for question in summary["questions"])
-    except (OSError, ValueError, KeyError, TypeError):
+        told, plan_id = run["summary"], run["plan_id"]
+        questions = tuple(QuestionSummary(**question) for question in told["questions"])
+        summary = AnswersSummary(n_rows=told["n_rows"], tiles=dict(told["tiles"]), questions=questions)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    if run["plan_id"] != plan.plan_id or not (out / plan.task.table).exists():
-        return None
-    return AnswersSummary(n_rows=summary["n_rows"], tiles=summary["tiles"], questions=questions)
+    return summary if plan_id == plan.plan_id and (out / plan.task.table).exists() else None

@@ -118,7 +118,7 @@ def read_plan(out: Path) -> Plan:
         facts = json.loads((out / PLAN).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise OutputError(f"{str(out)!r} holds no {PLAN}; is it the output of `rsqa ask`?") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(out, error) from error
     check_format(facts)
     try:
@@ -128,7 +128,8 @@ def read_plan(out: Path) -> Plan:
 
 
 def _unreadable(out: Path, error: Exception) -> OutputError:
-    return OutputError(f"the plan in {str(out)!r} can't be read ({error}); start anew with --overwrite")
+    reason = " ".join(str(error).split())
+    return OutputError(f"the plan in {str(out)!r} can't be read ({reason}); start anew with --overwrite")
 
 
 def write_plan(out: Path, plan: Plan) -> None:

@@ -52,7 +52,7 @@ def _open_table(folder: Path, name: str) -> FinishedTable:
         footers = [pq.read_metadata(file).metadata or {} for file in data.files]
         found = [json.loads(footer.get(b"rsqa", b"{}")).get("format") for footer in footers]
         columns = [json.loads(footer[b"geo"])["columns"]["geometry"] for footer in footers]
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"can't read {str(path)!r}: {reason}; rebuild it with rsqa finish {quote(str(folder))}"

@@ -205,7 +205,7 @@ def values_of(text: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The keys of a recipe as they are written. Raises RecipeError."""
     try:
         values: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a TOMLDecodeError, or a number that is too long
         raise RecipeError(f"recipe is no flat TOML ({error}); write key = value, text in quotes") from error
     for override in overrides:
         values |= _changed(override)
@@ -219,7 +219,7 @@ def _changed(override: str) -> dict[str, Any]:
         raise RecipeError(f"{override!r} changes nothing in a recipe; write KEY=VALUE")
     try:
         return tomllib.loads(override)
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return {key: value}
 
 
