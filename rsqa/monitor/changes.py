@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import groupby
+from math import hypot
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from rsqa.monitor.change import Change, Tracks
 from rsqa.monitor.dataset import LEVEL, Stored, bounds_of, boxes_of, damaged, processing_options
+from rsqa.monitor.follow import Follower, ObjectChange, Place, Sighting
 from rsqa.monitor.watch import Rule, digest
 from rsqa.raster.anchored import AnchoredGrid
 from rsqa.sinks.ground import projjson
@@ -38,6 +40,7 @@ SCHEMA = pa.schema(
         ("tile_col", pa.int32()),
         ("question_id", pa.string()),
         ("question", pa.string()),
+        ("change", pa.string()),
         ("value_before", pa.string()),
         ("value_after", pa.string()),
         ("probability_before", pa.float32()),
@@ -49,11 +52,16 @@ SCHEMA = pa.schema(
         ("processing_id", pa.string()),
         ("geometry", pa.binary()),
         ("bbox", BBOX),
+        ("moved_from", BBOX),
     ]
 )
-"""Both probabilities are those of `value_after`; `source` is what confirmed it."""
-_COLUMNS = ["tile_row", "tile_col", "question_id", "question", "source", "acquired", "status", "probabilities",
-            "valid_frac", "processing_id"]  # fmt: skip
+"""`change`: answered, or of a thing appeared, vanished, moved. Both probabilities are those of `value_after`; `source`
+is what confirmed it. The geometry is that of the tile, or of the thing, whose middle the tile holds."""
+ANSWERED = "answered"
+IS_THERE, IS_GONE = "there", "gone"
+"""Values of things."""
+_COLUMNS = ["tile_row", "tile_col", "question_id", "question", "kind", "source", "acquired", "status", "probabilities",
+            "valid_frac", "processing_id", "objects"]  # fmt: skip
 
 
 def replay(stored: Sequence[Stored], rule: Rule, grid: AnchoredGrid) -> pa.Table:
@@ -61,33 +69,67 @@ def replay(stored: Sequence[Stored], rule: Rule, grid: AnchoredGrid) -> pa.Table
 
     Holds the observations of one day, and of each tile and question as many as confirm a change.
     """
-    options = {id_: names for id_, (_, names) in processing_options(stored).items() if names}
-    tracks: dict[str, Tracks] = {}
-    places: dict[tuple[int, int], int] = {}
-    """(row, col) of a tile -> its index in all tracks."""
-    rows = []
-    for when, processing, group in _moments(stored, rule, set(options)):
-        names = options[processing]
-        track = tracks.setdefault(processing, Tracks(len(names), rule.confirmations, rule.min_delta))
-        pairs = list(zip(group["tile_row"].to_pylist(), group["tile_col"].to_pylist(), strict=True))
-        tiles = np.array([places.setdefault(pair, len(places)) for pair in pairs], np.int64)
-        track.grow(len(places))
-        where = {int(tile): i for i, tile in enumerate(tiles)}
-        for change in track.observe(tiles, _shares(group["probabilities"], names), when):
-            i = where[change.tile]
-            rows.append(_row(change, pairs[i], names, group.slice(i, 1).to_pylist()[0], grid))
+    asked = processing_options(stored)
+    series: dict[str, _Answers | _Things] = {}
+    rows: list[dict[str, Any]] = []
+    for when, processing, group in _moments(stored, rule, {id_ for id_, (kind, _) in asked.items() if kind != "open"}):
+        kind, options = asked[processing]
+        if processing not in series:
+            series[processing] = _Things(rule) if kind == "box" else _Answers(rule, options)
+        rows += series[processing].observe(group, when, grid)
     return _table(rows)
 
 
-def _moments(
-    stored: Sequence[Stored], rule: Rule, closed: set[str]
-) -> Iterator[tuple[datetime, str, pa.Table]]:  # fmt: skip
+class _Answers:
+    """A closed question over time."""
+
+    def __init__(self, rule: Rule, options: tuple[str, ...]) -> None:
+        self._options = options
+        self._tracks = Tracks(len(options), rule.confirmations, rule.min_delta)
+        self._numbers: dict[Place, int] = {}
+
+    def observe(self, group: pa.Table, when: datetime, grid: AnchoredGrid) -> list[dict[str, Any]]:
+        """Rows of one moment -> what changed, as rows."""
+        places = _places(group)
+        tiles = np.array([self._numbers.setdefault(place, len(self._numbers)) for place in places], np.int64)
+        self._tracks.grow(len(self._numbers))
+        where = {int(tile): i for i, tile in enumerate(tiles)}
+        changes = self._tracks.observe(tiles, _shares(group["probabilities"], self._options), when)
+        return [
+            _answer_row(change, places[i], self._options, group.slice(i, 1).to_pylist()[0], grid)
+            for change in changes for i in [where[change.tile]]
+        ]  # fmt: skip
+
+
+class _Things:
+    """A kind of thing over time."""
+
+    def __init__(self, rule: Rule) -> None:
+        self._follower = Follower(rule.confirmations, rule.min_delta)
+
+    def observe(self, group: pa.Table, when: datetime, grid: AnchoredGrid) -> list[dict[str, Any]]:
+        """Rows of one moment -> what changed, as rows."""
+        places, objects = _places(group), group["objects"].to_pylist()
+        found = [
+            Sighting(place, one["score"], shapely.from_wkb(one["geometry"]))
+            for place, those in zip(places, objects, strict=True) for one in those or ()
+        ]  # fmt: skip
+        facts = group.slice(0, 1).to_pylist()[0]
+        return [_thing_row(change, facts) for change in self._follower.observe(places, found, when)]
+
+
+def _places(group: pa.Table) -> list[Place]:
+    return list(zip(group["tile_row"].to_pylist(), group["tile_col"].to_pylist(), strict=True))
+
+
+def _moments(stored: Sequence[Stored], rule: Rule, followed: set[str]) -> Iterator[tuple[datetime, str, pa.Table]]:
     """(when, processing id, known answers) in order of time, a tile at most once in each."""
     for _, files in groupby(stored, key=lambda file: file.path.parent):
         day = pa.concat_tables([_read(file.path) for file in files])
-        known = pc.and_(pc.equal(day["status"], "ok"), pc.is_valid(day["probabilities"]))
+        said = pc.or_(pc.is_valid(day["probabilities"]), pc.is_valid(day["objects"]))
+        known = pc.and_(pc.equal(day["status"], "ok"), said)
         known = pc.and_(known, pc.greater_equal(day["valid_frac"], rule.min_valid))
-        known = pc.and_(known, pc.is_in(day["processing_id"], pa.array(sorted(closed), pa.string())))
+        known = pc.and_(known, pc.is_in(day["processing_id"], pa.array(sorted(followed), pa.string())))
         day = day.filter(known)
         order = [("acquired", "ascending"), ("processing_id", "ascending"), ("valid_frac", "descending"),
                  ("tile_row", "ascending"), ("tile_col", "ascending")]  # fmt: skip
@@ -124,28 +166,51 @@ def _shares(column: pa.ChunkedArray, options: Sequence[str]) -> NDArray[np.float
     return table
 
 
-def _row(
-    change: Change, place: tuple[int, int], options: Sequence[str], facts: dict[str, Any], grid: AnchoredGrid
+def _answer_row(
+    change: Change, place: Place, options: Sequence[str], facts: dict[str, Any], grid: AnchoredGrid
 ) -> dict[str, Any]:
-    row, col = place
     before, after = options[change.before], options[change.after]
-    about = [row, col, facts["question_id"], facts["processing_id"], before, after, change.first_after.isoformat()]
+    about = [*place, facts["question_id"], facts["processing_id"], before, after, change.first_after.isoformat()]
+    [box] = boxes_of(grid, np.array([place[0]]), np.array([place[1]]))
+    return _row(change, place, facts) | {
+        "change_id": digest(about), "change": ANSWERED, "value_before": before, "value_after": after,
+        "polygon": shapely.box(*box), "moved_from": None,
+    }  # fmt: skip
+
+
+def _thing_row(change: ObjectChange, facts: dict[str, Any]) -> dict[str, Any]:
+    before = IS_GONE if change.what == "appeared" else IS_THERE
+    after = IS_GONE if change.what == "vanished" else IS_THERE
+    about = [change.what, facts["question_id"], facts["processing_id"], change.polygon.bounds,
+             change.first_after.isoformat()]  # fmt: skip
+    return _row(change, change.place, facts) | {
+        "change_id": digest(about), "change": change.what, "value_before": before, "value_after": after,
+        "polygon": change.polygon, "moved_from": change.moved_from,
+    }  # fmt: skip
+
+
+def _row(change: Change | ObjectChange, place: Place, facts: dict[str, Any]) -> dict[str, Any]:
+    """What all changes tell. `facts`: a row of the observation that confirmed it."""
+    row, col = place
     return {
-        "change_id": digest(about), "tile_id": f"{row}/{col}", "tile_row": row, "tile_col": col,
-        "question_id": facts["question_id"], "question": facts["question"], "value_before": before,
-        "value_after": after, "probability_before": change.p_before, "probability_after": change.p_after,
+        "tile_id": f"{row}/{col}", "tile_row": row, "tile_col": col, "question_id": facts["question_id"],
+        "question": facts["question"], "probability_before": change.p_before, "probability_after": change.p_after,
         "last_before": change.last_before, "first_after": change.first_after, "confirmed": change.confirmed,
         "source": facts["source"], "processing_id": facts["processing_id"],
-        "box": boxes_of(grid, np.array([row]), np.array([col]))[0],
     }  # fmt: skip
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    ordered = sorted(rows, key=lambda row: (row["confirmed"], row["question_id"], row["tile_row"], row["tile_col"]))
-    boxes = np.array([row["box"] for row in ordered], np.float64).reshape(-1, 4)
+    def place(row: dict[str, Any]) -> tuple[Any, ...]:
+        polygon: shapely.Polygon = row["polygon"]
+        return row["confirmed"], row["question_id"], row["tile_row"], row["tile_col"], row["change"], polygon.bounds
+
+    ordered = sorted(rows, key=place)
+    polygons, before = (np.array([row[name] for row in ordered], object) for name in ("polygon", "moved_from"))
     made = {
-        "geometry": pa.array(shapely.to_wkb(shapely.box(*boxes.T), byte_order=1), pa.binary()),
-        "bbox": bbox_array(boxes),
+        "geometry": pa.array(shapely.to_wkb(polygons, byte_order=1), pa.binary()),
+        "bbox": bbox_array(shapely.bounds(polygons).reshape(-1, 4)),
+        "moved_from": bbox_array(shapely.bounds(before).reshape(-1, 4)),
     }
     columns = [
         made[field.name] if field.name in made else pa.array([row[field.name] for row in ordered], field.type)
@@ -191,8 +256,20 @@ def rule_id(rule: Rule) -> str:
 def lines(table: pa.Table) -> list[str]:
     """One line a change, for people."""
     return [
-        f"{row['confirmed']:%Y-%m-%d %H:%M} tile {row['tile_id']} {row['question_id']}: {row['value_before']} -> "
-        f"{row['value_after']} (probability {row['probability_before']:.2f} -> {row['probability_after']:.2f}, "
+        f"{row['confirmed']:%Y-%m-%d %H:%M} tile {row['tile_id']} {row['question_id']}: {what(row)} "
+        f"(probability {row['probability_before']:.2f} -> {row['probability_after']:.2f}, "
         f"since {row['first_after']:%Y-%m-%d %H:%M})"
         for row in table.to_pylist()
     ]
+
+
+def what(row: dict[str, Any]) -> str:
+    """`no -> yes`, `appeared`, `moved by 12.5`: in units of the CRS."""
+    if row["change"] == ANSWERED:
+        return f"{row['value_before']} -> {row['value_after']}"
+    if row["moved_from"] is None:
+        return str(row["change"])
+    (x, y), (x0, y0) = (
+        ((box["xmin"] + box["xmax"]) / 2, (box["ymin"] + box["ymax"]) / 2) for box in (row["bbox"], row["moved_from"])
+    )
+    return f"moved by {hypot(x - x0, y - y0):.1f}"

@@ -42,7 +42,7 @@ def check_watch(watch: Watch) -> Checked:
     model, _ = find_watched_model(watch)
     found, now = discover(watch), time.time()
     warnings = [f"question {q.id!r} has no list of answers, so no change is told of it" for q in questions
-                if not q.closed]  # fmt: skip
+                if q.kind == "open"]  # fmt: skip
     for file in found[-LOOKED_AT:]:
         try:
             open_scene(file, watch.scenes)

@@ -3,7 +3,8 @@
 OUT/observations/acquired_date=2026-05-01/20260501T101500Z.0123456789ab.parquet
 
 A file is there whole or not at all, and being there is the record that its scene was asked its questions. All files
-together are one table, with the columns of `answers.parquet`: `tile_id` is `row/col` of the anchored grid.
+together are one table, with the columns of `answers.parquet` and one for things that were found, see
+`rsqa.monitor.objects`; `tile_id` is `row/col` of the anchored grid.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import shapely
 from numpy.typing import NDArray
 
 from rsqa.errors import OutputError
+from rsqa.monitor.objects import OBSERVED
 from rsqa.monitor.scenes import acquisition_id
 from rsqa.monitor.watch import digest
 from rsqa.raster.anchored import AnchoredGrid, Bounds, Tiles
@@ -183,7 +185,7 @@ def write_file(path: Path, pieces: Sequence[tuple[Observation, pa.Table]], grid:
     }
 
     def write(temporary: Path) -> None:
-        with open_writer(temporary, LEVEL) as writer:
+        with open_writer(temporary, LEVEL, OBSERVED) as writer:
             writer.write_table(table)
             writer.add_key_value_metadata(file_keys(geo, facts))
 
@@ -205,7 +207,7 @@ def placed(
     parts: pa.Table, grid: AnchoredGrid, tiles: Tiles, unread: frozenset[tuple[int, int]], source: str,
     acquired: datetime, processing: dict[str, str],
 ) -> pa.Table:  # fmt: skip
-    """Rows of a run over the resampled scene -> rows of the dataset.
+    """Rows of a run over the resampled scene -> the same on the grid.
 
     tiles: what the resampled scene covers. unread: (row, col) of tiles whose pixels could not be read.
     processing: question id -> processing id.

@@ -1,6 +1,6 @@
-"""One acquisition through the line of `rsqa ask`: laid on the grid as a file, asked, its rows committed.
+"""One acquisition through `rsqa ask` and `rsqa detect`: laid on the grid as a file, asked, its rows committed.
 
-    scenes ─ warp ─> work/ID/scene.tif ─ rsqa ask ─> parts ─ onto the grid ─> one file of the dataset
+    scenes ─ warp ─> work/ID/scene.tif ─ rsqa ask, rsqa detect ─> rows ─ onto the grid ─> one file of the dataset
 
 The work folder is the resume: a pass that was stopped goes on with the resampled scene and the parts that are there.
 """
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from rasterio.windows import Window
 from rsqa.engines.registry import ModelRef
 from rsqa.errors import ExitCode, OutputError
 from rsqa.monitor.dataset import Observation, asked_questions, make_folder, placed, write_observation
+from rsqa.monitor.objects import OBSERVED, margin_px, things_of, with_objects, without_objects
 from rsqa.monitor.scenes import Acquisition
 from rsqa.monitor.watch import Watch, digest
 from rsqa.raster.anchored import AnchoredGrid, Tiles, crs_wkt
@@ -33,13 +35,14 @@ from rsqa.raster.stretch import Stretch
 from rsqa.raster.warp import OPAQUE, Patch, View
 from rsqa.run import pipeline
 from rsqa.run.execute import Stop
-from rsqa.run.folder import PARTS, read_plan
+from rsqa.run.folder import PARTS, PLAN, read_plan
 from rsqa.run.report import size
 from rsqa.run.request import Request
 from rsqa.sinks.part import read_parts
 from rsqa.sinks.table import SCHEMA
 from rsqa.sinks.whole import discard, write_whole_named
 from rsqa.tasks.question import Question
+from rsqa.tasks.task import Ask, Detect
 
 WORK = "work"
 SCENE = "scene.tif"
@@ -52,12 +55,9 @@ SIGNALLED = 128
 """Exit codes above it tell a signal."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """What the first scene was asked in; all later ones are asked in the same, so that nothing else differs."""
-
-    batch: int
-    part_tiles: int
+Sizes = Mapping[str, tuple[int, int]]
+"""Verb of a run -> batch and tiles per part that the first scene was asked in; all later ones are asked in the same, so
+that nothing else differs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,8 @@ class Observed:
     exit_code: ExitCode
     """DONE or TILES_FAILED: committed. OUT_OF_TIME, INTERRUPTED, TERMINATED: to be gone on with."""
     n_tiles: int
-    sizes: Sizes | None
-    """None where no tile was asked."""
+    sizes: Sizes
+    """Of the runs that were needed."""
 
 
 def grid_of(watch: Watch) -> AnchoredGrid:
@@ -82,16 +82,20 @@ def processing_ids(watch: Watch, model: ModelRef, dtype: str, questions: Sequenc
     own = {name: fact for name, fact in model.to_json().items() if name not in ("folder", "base")}
     grid = watch.grid
     shown = [watch.grid_facts, grid.resampling, grid.low, grid.high, watch.scenes.bands, watch.ask.min_valid]
-    return {q.id: digest([FORMAT, own, dtype, shown, q.text, q.kind, q.options]) for q in questions}
+    looked = watch.ask.threshold, margin_px(grid.tile_px)
+    return {
+        q.id: digest([FORMAT, own, dtype, shown, q.text, q.kind, q.options, looked if q.kind == "box" else ()])
+        for q in questions
+    }
 
 
 def observe(
     watch: Watch, acquisition: Acquisition, questions: Sequence[Question], processing: dict[str, str],
-    replaces: tuple[str, ...], sizes: Sizes | None, stop: Stop, left_s: float | None,
+    replaces: tuple[str, ...], sizes: Sizes, stop: Stop,
 ) -> Observed:  # fmt: skip
     """Ask an acquisition `questions` and commit the answers. The caller holds the monitor's lock.
 
-    left_s: the time that is left. InputError when a file can't be used, OutputError when there is no room.
+    InputError when a file can't be used, OutputError when there is no room.
     """
     grid = grid_of(watch)
     sources = [
@@ -106,28 +110,58 @@ def observe(
         **asked_questions(questions, processing),
     )
     if not len(tiles):  # nothing of it lies in the area: that is worth knowing the next time
-        write_observation(watch.out, observation, SCHEMA.empty_table(), grid)
-        return Observed(ExitCode.DONE, 0, None)
+        write_observation(watch.out, observation, OBSERVED.empty_table(), grid)
+        return Observed(ExitCode.DONE, 0, {})
     work = watch.out / WORK / observation.id
     unread = _laid(watch, grid, tiles, sources, work / SCENE, stop)
     if unread is None:
-        return Observed(_stopped(stop), 0, None)
-    report = pipeline.ask(_request(watch, questions, work, sizes, left_s))
-    if report.exit_code not in (ExitCode.DONE, ExitCode.TILES_FAILED):
-        if report.exit_code > SIGNALLED:  # the run heard of it instead of the pass
-            stop.signum = report.exit_code - SIGNALLED
-            stop.asked.set()
-        return Observed(report.exit_code, 0, None)
-    plan = read_plan(work / "run")
-    parts = sorted((work / "run" / PARTS).glob("[0-9]*.parquet"))
-    rows = [
+        return Observed(_stopped(stop), 0, {})
+    tables, codes, used = [], [ExitCode.TILES_FAILED if unread else ExitCode.DONE], {}
+    for task, asked in _tasks(watch, questions):
+        code = _run(_request(watch, task, asked, work, sizes.get(task.verb), stop), stop)
+        if code not in (ExitCode.DONE, ExitCode.TILES_FAILED):
+            return Observed(code, 0, {})
+        run = work / task.verb
+        plan, rows = read_plan(run), _rows(run, grid, tiles, unread, acquisition, processing)
+        tables.append(without_objects(rows) if isinstance(task, Ask) else with_objects(rows, run / task.table, tiles))
+        codes.append(code)
+        used[task.verb] = plan.batch, plan.part_tiles
+    write_observation(watch.out, observation, pa.concat_tables(tables), grid)
+    discard(work)
+    return Observed(max(codes), len(tiles), used)
+
+
+def _tasks(watch: Watch, questions: Sequence[Question]) -> Iterator[tuple[Ask | Detect, tuple[Question, ...]]]:
+    """The runs that it takes, and the questions of each."""
+    asked = tuple(question for question in questions if question.kind != "box")
+    if asked:
+        yield Ask(), asked
+    things = things_of(watch.ask.objects, watch.ask.threshold)
+    wanted = tuple(name for name, question in things.items() if question in questions)
+    if wanted:
+        yield Detect(objects=wanted, threshold=watch.ask.threshold), ()
+
+
+def _run(request: Request, stop: Stop) -> ExitCode:
+    if stop:
+        return _stopped(stop)
+    code = pipeline.ask(request).exit_code
+    if code > SIGNALLED:  # the run heard of it instead of the pass
+        stop.signum = code - SIGNALLED
+        stop.asked.set()
+    return code
+
+
+def _rows(
+    run: Path, grid: AnchoredGrid, tiles: Tiles, unread: frozenset[tuple[int, int]], acquisition: Acquisition,
+    processing: dict[str, str],
+) -> pa.Table:  # fmt: skip
+    """The rows of a run's parts, on the grid."""
+    parts = sorted((run / PARTS).glob("[0-9]*.parquet"))
+    return pa.concat_tables(
         placed(group, grid, tiles, unread, acquisition.label, acquisition.acquired, processing)
         for group in read_parts(parts, GROUP_ROWS, SCHEMA.names)
-    ]
-    write_observation(watch.out, observation, pa.concat_tables(rows), grid)
-    discard(work)
-    code = ExitCode.TILES_FAILED if unread else report.exit_code
-    return Observed(code, len(tiles), Sizes(plan.batch, plan.part_tiles))
+    )
 
 
 def sweep_work(out: Path, keep: set[str]) -> None:
@@ -142,18 +176,19 @@ def _stopped(stop: Stop) -> ExitCode:
 
 
 def _request(
-    watch: Watch, questions: Sequence[Question], work: Path, sizes: Sizes | None, left_s: float | None
-) -> Request:
-    """What is asked of the resampled scene: `rsqa ask` with the settings of WATCH.toml."""
-    model = watch.model
-    stored = (work / "run" / "plan.json").exists()  # a resume takes its own sizes
+    watch: Watch, task: Ask | Detect, questions: tuple[Question, ...], work: Path, sizes: tuple[int, int] | None,
+    stop: Stop,
+) -> Request:  # fmt: skip
+    """What is asked of the resampled scene, with the settings of WATCH.toml."""
+    model, tile_px, out = watch.model, watch.grid.tile_px, work / task.verb
+    margin = margin_px(tile_px) if isinstance(task, Detect) else 0
+    batch, part_tiles = (None, None) if sizes is None or (out / PLAN).exists() else sizes  # a resume takes its own
     return Request(
-        sources=(str(work / SCENE),), questions=tuple(questions), out=work / "run", tile_px=watch.grid.tile_px,
-        min_valid=watch.ask.min_valid, model=watch.place(model.name),
+        sources=(str(work / SCENE),), questions=questions, task=task, out=out, tile_px=tile_px + margin,
+        overlap_px=margin, min_valid=watch.ask.min_valid, model=watch.place(model.name),
         adapter=watch.path(model.adapter) if model.adapter else None, card=watch.place(model.card),
-        device=model.device, dtype=model.dtype,
-        batch_size=model.batch_size or (sizes.batch if sizes and not stored else None),
-        part_tiles=sizes.part_tiles if sizes and not stored else None, max_duration_s=left_s,
+        device=model.device, dtype=model.dtype, batch_size=model.batch_size or batch, part_tiles=part_tiles,
+        max_duration_s=None if stop.deadline is None else max(0.0, stop.deadline - time.monotonic()),
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsqa.errors import UsageError
-from rsqa.monitor.changes import CHANGES, read_changes
+from rsqa.monitor.changes import CHANGES, read_changes, what
 from rsqa.monitor.dataset import ledger
 from rsqa.monitor.watch import Watch
 from rsqa.raster.anchored import Tiles
@@ -61,7 +61,7 @@ def _page(watch: Watch, rows: Sequence[dict[str, Any]], moments: Sequence[dateti
     listed = "".join(
         f"<tr><td>{row['confirmed'].astimezone(UTC):%Y-%m-%d %H:%M}<td>{escape(row['tile_id'])}"
         f"<td title='{escape(row['question'], quote=True)}'>{escape(row['question_id'])}"
-        f"<td>{escape(row['value_before'])} → {escape(row['value_after'])}"
+        f"<td>{escape(what(row).replace('->', '→'))}"
         f"<td class=n>{row['probability_before']:.2f} → {row['probability_after']:.2f}<td>{escape(row['source'])}"
         for row in reversed(rows[-MOST_ROWS:])
     )
@@ -71,7 +71,7 @@ def _page(watch: Watch, rows: Sequence[dict[str, Any]], moments: Sequence[dateti
         "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<title>{title}: what changed</title><style>{_STYLE}</style><h1>{title}: what changed</h1>"
         f"<p>{len(moments):,} acquisitions, {span}. {len(rows):,} changes; times are UTC.</p>{_map(rows)}"
-        "<table><tr><th>confirmed<th>tile<th>question<th>answer<th class=n>its probability<th>source"
+        "<table><tr><th>confirmed<th>tile<th>question<th>what<th class=n>its probability<th>source"
         f"{listed}</table></html>\n"
     )
 

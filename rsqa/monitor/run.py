@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -19,10 +20,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rsqa.engines.registry import ModelRef, choose_device, choose_dtype, find_model
-from rsqa.errors import ExitCode, InputError, ModelError, OutputError, PlanMismatch, RsqaError, UsageError
+from rsqa.errors import (
+    ExitCode,
+    InputError,
+    ModelError,
+    OutputError,
+    PlanMismatch,
+    QuestionError,
+    RsqaError,
+    UsageError,
+)
 from rsqa.monitor.changes import CHANGES, basis_of, lines, read_changes, replay, rule_id, write_changes
 from rsqa.monitor.dataset import OBSERVATIONS, Stored, ledger, make_folder
-from rsqa.monitor.observe import WORK, Sizes, grid_of, observe, processing_ids, sweep_work
+from rsqa.monitor.objects import things_of
+from rsqa.monitor.observe import WORK, grid_of, observe, processing_ids, sweep_work
 from rsqa.monitor.scenes import discover
 from rsqa.monitor.state import PassFacts, State, read_state, write_state
 from rsqa.monitor.tell import Event, Told, beat, program, read_told, run_program, write_metrics, write_told
@@ -33,6 +44,8 @@ from rsqa.raster.anchored import AnchoredGrid
 from rsqa.run.execute import Stop, stop_on_signals
 from rsqa.run.folder import held
 from rsqa.sinks.whole import discard, sweep, write_whole_bytes
+from rsqa.tasks.labels import checked, class_questions
+from rsqa.tasks.lines import clean
 from rsqa.tasks.question import Question
 from rsqa.tasks.question_file import gather_questions
 
@@ -92,9 +105,17 @@ class _Pass:
 
 
 def questions_of(watch: Watch) -> tuple[Question, ...]:
-    """What WATCH.toml asks. QuestionError that names the line."""
-    file = watch.path(watch.ask.question_file) if watch.ask.question_file else None
-    return gather_questions(watch.ask.questions, file).questions
+    """What WATCH.toml asks, for a label and for things included. QuestionError that names the line."""
+    ask = watch.ask
+    file = watch.path(ask.question_file) if ask.question_file else None
+    asked = list(gather_questions(ask.questions, file).questions) if ask.questions or file else []
+    if ask.labels:
+        asked += class_questions(checked([("labels", clean(label, "labels", "label")) for label in ask.labels]))
+    asked += things_of(ask.objects, ask.threshold).values()
+    twice = [id_ for id_, n in Counter(question.id.casefold() for question in asked).items() if n > 1]
+    if twice:
+        raise QuestionError(f"{twice[0]!r} is the id of two things that are asked; give the question another one")
+    return tuple(asked)
 
 
 def run_pass(
@@ -224,14 +245,9 @@ def _observe_one(going: _Pass, todo: Todo, processing: dict[str, str]) -> None:
     watch, state, key, about = going.watch, going.state, todo.acquisition.id, _about(todo)
     before = state.begin(key, about, going.clock())
     write_state(going.out, state)
-    sizes = state.sizes.get(watch.settings_id)
-    deadline = going.stop.deadline
-    left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+    sizes = state.sizes.get(watch.settings_id, {})
     try:
-        came = observe(
-            watch, todo.acquisition, todo.questions, processing, todo.replaces,
-            Sizes(*sizes) if sizes else None, going.stop, left_s,
-        )  # fmt: skip
+        came = observe(watch, todo.acquisition, todo.questions, processing, todo.replaces, sizes, going.stop)
     except (OutputError, ModelError):
         state.put_back(key, about, before)
         raise
@@ -243,8 +259,7 @@ def _observe_one(going: _Pass, todo: Todo, processing: dict[str, str]) -> None:
         going.codes.add(came.exit_code)
         return
     state.failures.pop(key, None)
-    if came.sizes and not sizes:
-        state.sizes = {watch.settings_id: (came.sizes.batch, came.sizes.part_tiles)}
+    state.sizes = {watch.settings_id: {**came.sizes, **sizes}}
     going.observed, going.tiles, going.pending = going.observed + 1, going.tiles + came.n_tiles, going.pending - 1
     if came.exit_code == ExitCode.TILES_FAILED:
         going.codes.add(ExitCode.TILES_FAILED)

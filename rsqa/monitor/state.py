@@ -80,8 +80,8 @@ class State:
     """Name of a file -> size, mtime_ns, fingerprint, acquired."""
     failures: dict[str, tuple[str, Failure]] = field(default_factory=dict)
     """Key -> what it was about (a file's size and time, an acquisition's content), and the failure."""
-    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Settings -> batch and tiles per part of the first scene that was asked so."""
+    sizes: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
+    """Settings -> verb of a run -> batch and tiles per part of the first scene that was asked so."""
     processing: dict[str, dict[str, str]] = field(default_factory=dict)
     """Settings -> question id -> processing id, as the model was when last looked at."""
     runs: list[PassFacts] = field(default_factory=list)
@@ -144,10 +144,11 @@ def read_state(out: Path) -> State:
         return State(
             seen={name: (int(s), int(m), str(f), str(a)) for name, (s, m, f, a) in raw["seen"].items()},
             failures={key: (about, Failure(**failure)) for key, (about, failure) in raw["failures"].items()},
-            sizes={key: (int(batch), int(tiles)) for key, (batch, tiles) in raw["sizes"].items()},
+            sizes={key: {verb: (int(batch), int(tiles)) for verb, (batch, tiles) in runs.items()}
+                   for key, runs in raw["sizes"].items()},
             processing={key: dict(ids) for key, ids in raw["processing"].items()},
             runs=[PassFacts(**run) for run in raw["runs"]],
-        )
+        )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return State()
 

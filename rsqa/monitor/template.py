@@ -36,6 +36,9 @@ resampling = "bilinear"                 # nearest, bilinear, cubic, average
 [ask]
 questions = ["water: Is there water?", "ships: Are there ships?"]
 # question_file = "questions.txt"       # more of them, one a line
+# labels = ["forest", "farmland", "city"]  # each tile is given one of them
+# objects = ["ship", "storage tank"]    # looked for one by one: what appears, vanishes and moves is told
+# threshold = 0.5                       # confidence that a thing is there from which it is located
 back_fill = false                       # true: new questions are asked of old scenes too, if their files are there
 min_valid = 0.5                         # tiles with less valid ground are not asked
 

@@ -83,13 +83,21 @@ class Ask:
 
     questions: tuple[str, ...] = ()
     question_file: str = ""
+    labels: tuple[str, ...] = ()
+    """Each tile is given one of them."""
+    objects: tuple[str, ...] = ()
+    """Kinds of things, in the singular, that are looked for."""
+    threshold: float = 0.5
+    """Confidence that a thing is there from which it is located."""
     back_fill: bool = False
     """Whether new questions are asked of old scenes too, as far as their files are there."""
     min_valid: float = 0.5
 
     def __post_init__(self) -> None:
-        if not (self.questions or self.question_file):
-            raise UsageError("nothing is asked; give questions or question_file")
+        if not (self.questions or self.question_file or self.labels or self.objects):
+            raise UsageError("nothing is asked; give questions, question_file, labels or objects")
+        if not 0.5 <= self.threshold <= 1:
+            raise UsageError(f"threshold is {self.threshold:g}; choose 0.5 to 1: what is less likely is not there")
         _check_share("min_valid", self.min_valid)
 
 

@@ -38,12 +38,12 @@ def gather_labels(listed: str | None, file: Path | None, scheme: str | None) -> 
     if scheme is not None:
         return _of_scheme(scheme)
     if file is not None:
-        return _checked(list(read_lines(file, "label")))
+        return checked(list(read_lines(file, "label")))
     try:
         [row] = csv.reader([listed or ""], strict=True, skipinitialspace=True)
     except (csv.Error, ValueError) as error:
         raise QuestionError(f"--labels is not a row of CSV ({error}); quote labels that hold commas") from error
-    return _checked([("--labels", clean(cell, "--labels", "label")) for cell in row])
+    return checked([("--labels", clean(cell, "--labels", "label")) for cell in row])
 
 
 def _of_scheme(scheme: str) -> tuple[str, ...]:
@@ -54,8 +54,8 @@ def _of_scheme(scheme: str) -> tuple[str, ...]:
     return SCHEMES[scheme]
 
 
-def _checked(labels: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    """`labels`: (where, label)."""
+def checked(labels: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """(where, label) of each -> the labels; QuestionError for two that can't be told apart, and for fewer than two."""
     seen: set[str] = set()
     for where, label in labels:
         if not label:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from rsqa.monitor.dataset import Observation, asked_questions, placed, write_observation
+from rsqa.monitor.objects import without_objects
 from rsqa.raster.anchored import AnchoredGrid, Tiles, crs_wkt
 from rsqa.sinks.part import PartRows, QuestionColumns, part_table
 from rsqa.tasks.question import YES_NO, Question
@@ -48,5 +49,5 @@ def write_answers(
     )
     (out / "observations").mkdir(parents=True, exist_ok=True)
     table = placed(part_table([rows]), grid(), Tiles(0, n_rows, 0, n_cols), frozenset(), name, when, ids)
-    write_observation(out, observation, table, grid())
+    write_observation(out, observation, without_objects(table), grid())
     return observation

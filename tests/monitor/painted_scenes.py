@@ -31,14 +31,17 @@ def when(night: float) -> datetime:
     return START + timedelta(days=night)
 
 
-def write_scene(path: Path, marked=(), *, night=0.0, shift_px=(0, 0), crs="EPSG:32631", holes=(), tag=True, **how):
+def write_scene(
+    path: Path, marked=(), *, squares=(), night=0.0, shift_px=(0, 0), crs="EPSG:32631", holes=(), tag=True, **how
+):
     """A scene at `shift_px` (rows, cols) from the corner of tile 0/0; `marked`: tiles (row, col) with a square,
-    `holes`: tiles without data.
+    `squares`: (row, col) of the corner of others, pixels from that of tile 0/0, `holes`: tiles without data.
     """
     pixels = ground().copy()
     mask = np.full(pixels.shape[1:], 255, np.uint8)
-    for row, col in marked:
-        y, x = (row + 1) * TILE_PX + 20, (col + 1) * TILE_PX + 20
+    in_tiles = [(row * TILE_PX + 20, col * TILE_PX + 20) for row, col in marked]
+    for row, col in [*in_tiles, *squares]:
+        y, x = TILE_PX + row, TILE_PX + col
         pixels[:, y : y + 16, x : x + 16] = MAGENTA
     for row, col in holes:
         y, x = (row + 1) * TILE_PX, (col + 1) * TILE_PX
