@@ -263,6 +263,14 @@ def lines(table: pa.Table) -> list[str]:
     ]
 
 
+def plain_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """The changes for JSON: times as ISO 8601, without the geometry, which their boxes tell."""
+    return [
+        {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
+        for row in table.drop_columns(["geometry"]).to_pylist()
+    ]
+
+
 def what(row: dict[str, Any]) -> str:
     """`no -> yes`, `appeared`, `moved by 12.5`: in units of the CRS."""
     if row["change"] == ANSWERED:

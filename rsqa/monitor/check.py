@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 
 from rsqa.errors import InputError, UsageError
 from rsqa.monitor.observe import grid_of
-from rsqa.monitor.run import check_grid, find_watched_model, questions_of
+from rsqa.monitor.run import check_grid, check_hearers, find_watched_model, questions_of
 from rsqa.monitor.scenes import discover, open_scene, settled
-from rsqa.monitor.tell import program
 from rsqa.monitor.watch import Watch
 from rsqa.raster.describe import open_source
 from rsqa.raster.stretch import Stretch
@@ -36,13 +36,14 @@ class Checked:
 def check_watch(watch: Watch) -> Checked:
     """Raises the RsqaError that a pass would end with at once; what would only fail a scene is a warning."""
     questions, grid = questions_of(watch), grid_of(watch)
-    if watch.tell.on_change:
-        program(watch)
+    check_hearers(watch)
     check_grid(watch)
     model, _ = find_watched_model(watch)
     found, now = discover(watch), time.time()
     warnings = [f"question {q.id!r} has no list of answers, so no change is told of it" for q in questions
                 if q.kind == "open"]  # fmt: skip
+    if watch.tell.ping_env and watch.tell.ping_env not in os.environ:
+        warnings.append(f"ping_env names {watch.tell.ping_env}, which is not set: no ping will be sent")
     for file in found[-LOOKED_AT:]:
         try:
             open_scene(file, watch.scenes)

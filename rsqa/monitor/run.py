@@ -30,7 +30,7 @@ from rsqa.errors import (
     RsqaError,
     UsageError,
 )
-from rsqa.monitor.changes import CHANGES, basis_of, lines, read_changes, replay, rule_id, write_changes
+from rsqa.monitor.changes import CHANGES, basis_of, lines, plain_rows, read_changes, replay, rule_id, write_changes
 from rsqa.monitor.dataset import OBSERVATIONS, Stored, ledger, make_folder
 from rsqa.monitor.objects import things_of
 from rsqa.monitor.observe import WORK, grid_of, observe, processing_ids, sweep_work
@@ -40,6 +40,7 @@ from rsqa.monitor.tell import Event, Told, beat, program, read_told, run_program
 from rsqa.monitor.todo import Todo, arrived, refusal, todos
 from rsqa.monitor.upkeep import oldest_kept, settle
 from rsqa.monitor.watch import Watch, digest
+from rsqa.monitor.web import address, call_webhook, ping
 from rsqa.raster.anchored import AnchoredGrid
 from rsqa.run.execute import Stop, stop_on_signals
 from rsqa.run.folder import held
@@ -126,8 +127,7 @@ def run_pass(
     change_code: end with CHANGED when something new was told. retry: try what failed again at once.
     """
     questions, grid = questions_of(watch), grid_of(watch)
-    if watch.tell.on_change:
-        program(watch)
+    check_hearers(watch)
     minutes = watch.limits.max_minutes
     stop = Stop(deadline=time.monotonic() + 60 * minutes if minutes else None)
     with held(watch.out), stop_on_signals(stop):
@@ -138,6 +138,7 @@ def run_pass(
             if retry:
                 going.state.failures.clear()
             beat(watch, clock())
+            _ping(going, "start")
             _observe_all(going)
             new, file = _tell_changes(going)
             code = _exit_code(going, new.num_rows if change_code else 0)
@@ -150,6 +151,14 @@ def run_pass(
         unsettled=going.unsettled, changes=new.num_rows, changes_file=file,
         elapsed_s=round(time.monotonic() - going.started, 3),
     )  # fmt: skip
+
+
+def check_hearers(watch: Watch) -> None:
+    """UsageError when a program or a webhook that is to hear of changes is not there; a ping may be missing."""
+    if watch.tell.on_change:
+        program(watch)
+    if watch.tell.webhook_env:
+        address(watch.tell.webhook_env)
 
 
 def check_grid(watch: Watch) -> None:
@@ -318,14 +327,30 @@ def _tell_changes(going: _Pass) -> tuple[pa.Table, Path | None]:
     make_folder(file.parent)
     write_changes(file, new, going.grid, "")
     going.say(Event("info", "changed", f"{len(ids):,} changes: {file}", {"changes": len(ids), "file": str(file)}))
-    if going.watch.tell.on_change:
-        fault = run_program(going.watch, file, lines(new))
-        if fault is not None:
-            going.codes.add(ExitCode.UNEXPECTED)
+    faults = _heard(going.watch, file, new)
+    if faults:
+        going.codes.add(ExitCode.UNEXPECTED)
+        for fault in faults:
             going.say(Event("error", "not_told", f"{fault}; {len(ids):,} changes are told again by the next pass"))
-            return new, file
+        return new, file
     write_told(going.out, Told(told.rule, told.ids | set(ids)))
     return new, file
+
+
+def _heard(watch: Watch, file: Path, new: pa.Table) -> list[str]:
+    """Tell all who want to hear of changes; -> what went wrong."""
+    told = lines(new)
+    faults = [run_program(watch, file, told)] if watch.tell.on_change else []
+    if watch.tell.webhook_env:
+        faults.append(call_webhook(watch, file, plain_rows(new), told))
+    return [fault for fault in faults if fault is not None]
+
+
+def _ping(going: _Pass, end: str) -> None:
+    """Whoever does not hear it: that is no fault of the pass."""
+    fault = ping(going.watch, end)
+    if fault is not None:
+        going.say(Event("info", "no_ping", fault))
 
 
 _SEVERITY = (
@@ -365,3 +390,4 @@ def _end(going: _Pass, code: ExitCode, n_changes: int) -> None:
         },
     )
     beat(going.watch, now)
+    _ping(going, str(0 if fine else int(code)))

@@ -60,6 +60,8 @@ min_free_gb = 1.0                       # begin no scene when less would be left
 [tell]
 # on_change = ["/usr/local/bin/page"]   # run with the file of changes as last argument, a line each on its stdin
 timeout_s = 60                          # and ended after this time
+# webhook_env = "PORT_WEBHOOK"          # variable that holds the secret address where changes are posted as JSON
+# ping_env = "PORT_PING"                # the same of a check (healthchecks.io): ADDRESS/start and ADDRESS/EXIT_CODE
 # metrics = "/var/lib/node_exporter/rsqa.prom"
 # heartbeat = "heartbeat"
 # log = "monitor.log"                   # one JSON object a line, turned over at log_mb, three old ones kept

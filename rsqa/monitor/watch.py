@@ -154,6 +154,10 @@ class Tell:
     on_change: tuple[str, ...] = ()
     """A program and its arguments; the file of changes comes last. No shell."""
     timeout_s: float = 60.0
+    webhook_env: str = ""
+    """Variable of the environment that holds the address of a webhook."""
+    ping_env: str = ""
+    """Variable that holds the address of a check that pings are sent to."""
     metrics: str = ""
     heartbeat: str = ""
     log: str = ""
