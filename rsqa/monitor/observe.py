@@ -210,7 +210,7 @@ def _laid(
         make_folder(path.parent)
         _check_room(watch, sum(_bytes(grid, tiles & grid.seen_by(source), source) for source in sources))
         try:
-            write_whole_named(path, lambda file: _write_scene(watch, grid, tiles, sources, file, stop))
+            write_whole_named(path, lambda file: _write_checked(watch, grid, tiles, sources, file, stop))
         except _Stopped:
             return None
         for source in sources:
@@ -238,39 +238,52 @@ def _check_room(watch: Watch, n_bytes: int) -> None:
         )
 
 
-def _write_scene(
+def _write_checked(
     watch: Watch, grid: AnchoredGrid, tiles: Tiles, sources: Sequence[RasterSource], path: Path, stop: Stop
 ) -> None:
-    """The scenes on the grid as one TIFF with alpha; where they overlap the first one is on top."""
+    """Write the resampled scene and read it back: GDAL 3.10 does not tell of every write that failed."""
+    fault = f"can't write {str(path)!r}: "
+    try:
+        n_valid = _write_scene(watch, grid, tiles, sources, path, stop)
+        with rasterio.open(path) as file:
+            n_read = sum(np.count_nonzero(file.read(file.count, window=of)) for _, of in file.block_windows())
+    except GDAL_ERRORS as error:
+        raise OutputError(f"{fault}{' '.join(str(error).split())}; is the disk full?") from error
+    if n_read != n_valid:
+        raise OutputError(f"{fault}{n_valid - n_read:,} of {n_valid:,} pixels are missing; is the disk full?")
+
+
+def _write_scene(
+    watch: Watch, grid: AnchoredGrid, tiles: Tiles, sources: Sequence[RasterSource], path: Path, stop: Stop
+) -> int:
+    """The scenes on the grid as one TIFF with alpha; where they overlap the first one is on top. -> valid pixels."""
     colours = max(len(source.bands) for source in sources)
     height, width = grid.shape_px(tiles)
     unread: set[tuple[int, int]] = set()
-    stretch = Stretch(watch.grid.low, watch.grid.high)
-    try:
-        with rasterio.open(
-            path, "w+", driver="GTiff", width=width, height=height, count=colours + 1, dtype="uint8",
-            crs=grid.crs_wkt, transform=Affine(*grid.transform(tiles)), tiled=True, blockxsize=256, blockysize=256,
-            photometric="RGB" if colours == 3 else "MINISBLACK", bigtiff="IF_SAFER", interleave="pixel",
-            sparse_ok=True,  # files of one moment may lie far apart
-        ) as file:  # fmt: skip
-            names = (ColorInterp.red, ColorInterp.green, ColorInterp.blue) if colours == 3 else (ColorInterp.gray,)
-            file.colorinterp = [*names, ColorInterp.alpha]
-            for source in sources:
-                view = View(source, grid, stretch, watch.grid.resampling)
-                for patch in view.patches(tiles & grid.seen_by(source)):
-                    if stop:
-                        raise _Stopped
-                    if patch.pixels is None:
-                        unread.add((patch.tiles.row0 - tiles.row0, patch.tiles.col0 - tiles.col0))
-                    else:
-                        _paste(file, patch, tiles, grid.tile_px, colours)
-            file.update_tags(**{UNREAD: json.dumps(sorted(unread))})
-    except GDAL_ERRORS as error:
-        raise OutputError(f"can't write {str(path)!r}: {' '.join(str(error).split())}; is the disk full?") from error
+    stretch, n_valid = Stretch(watch.grid.low, watch.grid.high), 0
+    with rasterio.open(
+        path, "w+", driver="GTiff", width=width, height=height, count=colours + 1, dtype="uint8",
+        crs=grid.crs_wkt, transform=Affine(*grid.transform(tiles)), tiled=True, blockxsize=256, blockysize=256,
+        photometric="RGB" if colours == 3 else "MINISBLACK", bigtiff="IF_SAFER", interleave="pixel",
+        sparse_ok=True,  # files of one moment may lie far apart
+    ) as file:  # fmt: skip
+        names = (ColorInterp.red, ColorInterp.green, ColorInterp.blue) if colours == 3 else (ColorInterp.gray,)
+        file.colorinterp = [*names, ColorInterp.alpha]
+        for source in sources:
+            view = View(source, grid, stretch, watch.grid.resampling)
+            for patch in view.patches(tiles & grid.seen_by(source)):
+                if stop:
+                    raise _Stopped
+                if patch.pixels is None:
+                    unread.add((patch.tiles.row0 - tiles.row0, patch.tiles.col0 - tiles.col0))
+                else:
+                    n_valid += _paste(file, patch, tiles, grid.tile_px, colours)
+        file.update_tags(**{UNREAD: json.dumps(sorted(unread))})
+    return n_valid
 
 
-def _paste(file: rasterio.io.DatasetWriter, patch: Patch, tiles: Tiles, tile_px: int, colours: int) -> None:
-    """Below what is there."""
+def _paste(file: rasterio.io.DatasetWriter, patch: Patch, tiles: Tiles, tile_px: int, colours: int) -> int:
+    """Below what is there; -> pixels that had not been valid."""
     assert patch.pixels is not None
     assert patch.valid is not None
     height, width = patch.valid.shape
@@ -281,3 +294,4 @@ def _paste(file: rasterio.io.DatasetWriter, patch: Patch, tiles: Tiles, tile_px:
     below[:-1, new] = np.broadcast_to(patch.pixels, (colours, height, width))[:, new]  # grey fills all three
     below[-1, new] = OPAQUE
     file.write(below, window=window)
+    return int(np.count_nonzero(new))

@@ -151,3 +151,30 @@ def test_two_at_once_and_a_signal(done, tmp_path):
     table = ds.dataset(folder / "port.monitor/observations").to_table(columns=["acquired"])
     assert sorted(set(table["acquired"].to_pylist())) == [when(0), when(1)]
     assert len(table) == 32
+
+
+def test_cron_every_minute_on_a_pass_that_takes_three(tmp_path):
+    """The first pass waits within its first batch until its log is read; those that start meanwhile leave at once."""
+    folder, log = tmp_path / "w", tmp_path / "log"
+    watch = watched(folder)
+    text = (folder / "WATCH.toml").read_text().replace("ColourEngine", "EchoEngine")
+    (folder / "WATCH.toml").write_text(text)
+    os.mkfifo(log)
+    env = {"PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1", "RSQA_FAKE_LOG": str(log)}
+    command = [sys.executable, "-m", "rsqa", "monitor", "run", watch]
+    said = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    first = subprocess.Popen(command, env=env, **said)
+    while not list((folder / "port.monitor").glob("work/*/scene.tif")):
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.05)
+    write_scene(folder / "incoming/c.tif", [(2, 2)], night=2)
+    others = [subprocess.Popen(command, env=env, **said) for _ in range(3)]
+    assert [(other.communicate(timeout=200), other.returncode) for other in others] == [(("", ""), 75)] * 3
+    reader = os.open(log, os.O_RDWR)  # from now on it waits for nobody
+    assert (first.communicate(timeout=200), first.returncode) == (("", ""), 0)
+    os.close(reader)
+    (folder / "WATCH.toml").write_text(text.replace("EchoEngine", "ColourEngine"))
+    last = monitor(folder, "run", watch)
+    assert (last.returncode, last.stderr) == (0, "")
+    table = ds.dataset(folder / "port.monitor/observations").to_table(columns=["acquired"])
+    assert sorted(table["acquired"].to_pylist()) == sorted([when(0), when(1), when(2)] * 16)
