@@ -168,8 +168,8 @@ def test_cron_every_minute_on_a_pass_that_takes_three(tmp_path):
         assert first.poll() is None, first.communicate()
         time.sleep(0.05)
     write_scene(folder / "incoming/c.tif", [(2, 2)], night=2)
-    others = [subprocess.Popen(command, env=env, **said) for _ in range(3)]
-    assert [(other.communicate(timeout=200), other.returncode) for other in others] == [(("", ""), 75)] * 3
+    others = [subprocess.Popen(command, env=env, **said) for _ in range(2)]
+    assert [(other.communicate(timeout=200), other.returncode) for other in others] == [(("", ""), 75)] * 2
     reader = os.open(log, os.O_RDWR)  # from now on it waits for nobody
     assert (first.communicate(timeout=200), first.returncode) == (("", ""), 0)
     os.close(reader)
