@@ -39,7 +39,8 @@ def check_watch(watch: Watch) -> Checked:
     check_hearers(watch)
     check_grid(watch)
     model, _ = find_watched_model(watch)
-    found, now = discover(watch), time.time()
+    now = time.time()
+    found = discover(watch, now)
     warnings = [f"question {q.id!r} has no list of answers, so no change is told of it" for q in questions
                 if q.kind == "open"]  # fmt: skip
     if watch.tell.ping_env and watch.tell.ping_env not in os.environ:

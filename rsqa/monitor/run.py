@@ -191,7 +191,7 @@ def _observe_all(going: _Pass) -> None:
         sweep(folder)
     stored = settle(going.out, going.grid)
     _tell_nothing_of_a_new_rule(going, stored)
-    found = discover(watch)
+    found = discover(watch, now)
     there = arrived(watch, found, state, now, going.say)
     going.unsettled, going.failed = there.n_unsettled, there.n_refused
     ids = {acquisition.id for acquisition in there.acquisitions}

@@ -5,14 +5,18 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rsqa.errors import InputError, SourceMissing, SourceRefused
 from rsqa.monitor.watch import Scenes, Watch, digest, name_pattern
-from rsqa.raster.folders import gather
+from rsqa.raster.addresses import is_remote, shown
+from rsqa.raster.anchored import between, net
+from rsqa.raster.folders import absolute, gather
+from rsqa.raster.stac import NoItems, is_stac, resolved
+from rsqa.raster.stac_search import Bounds, is_search
 
 ENDINGS = ("*.tif", "*.tiff", "*.TIF", "*.TIFF")
 """Of the files that are looked for in a folder: pictures beside scenes are previews. A pattern may name others."""
@@ -20,14 +24,18 @@ ENDINGS = ("*.tif", "*.tiff", "*.TIF", "*.TIFF")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file as it lies there, not opened."""
+    """A file as it lies there, or as a STAC item names it; not opened."""
 
     name: str
     """Relative to WATCH.toml's folder where it lies below it."""
     path: str
     size: int
-    """Bytes."""
+    """Bytes; 0 of one on a server, which is taken to stay as it is."""
     mtime_ns: int
+    acquired: datetime | None = None
+    """What a STAC item says, UTC."""
+    fault: str = ""
+    """Why it can't be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +84,61 @@ def acquisition_id(acquired: datetime) -> str:
     return f"{acquired:%Y%m%dT%H%M%S}{fraction}Z"
 
 
-def discover(watch: Watch) -> list[Found]:
-    """The files that `paths` lead to, by name. InputError when a folder is not there: it may not be mounted."""
-    paths = {path for entry in watch.scenes.paths for path in _below(str(watch.path(entry)), entry)}
-    found = []
-    for path in sorted(paths):
+def discover(watch: Watch, now: float) -> list[Found]:
+    """The files that `paths` lead to, by name. `now`: seconds since 1970.
+
+    InputError when a folder is not there, which may not be mounted, or a server does not answer.
+    """
+    found: dict[str, Found] = {}
+    for entry in watch.scenes.paths:
+        if is_stac(entry):
+            there = _named_by_stac(watch, entry, now)
+        else:
+            there = _on_disk(watch, _below(str(watch.path(entry)), entry))
+        found.update((file.name, file) for file in there)
+    return [found[name] for name in sorted(found)]
+
+
+def _on_disk(watch: Watch, paths: Iterable[str]) -> Iterator[Found]:
+    for path in paths:
         try:
             facts = os.stat(path)
         except FileNotFoundError:  # gone since it was listed
             continue
         except OSError as error:
             raise InputError(f"{path!r} can't be looked at: {error.strerror}") from error
-        found.append(Found(_name(path, watch.file.parent), path, facts.st_size, facts.st_mtime_ns))
-    return found
+        yield Found(_name(path, watch.file.parent), path, facts.st_size, facts.st_mtime_ns)
+
+
+def _named_by_stac(watch: Watch, entry: str, now: float) -> Iterator[Found]:
+    """The files of STAC items that were taken within the window of time."""
+    scenes = watch.scenes
+    since = datetime.fromtimestamp(now - 86_400 * scenes.days, UTC) if scenes.days else None
+    argument = entry if is_remote(entry) else str(watch.path(entry))
+    if since is not None and is_search(entry) and "datetime=" not in entry:
+        argument += f"{'&' if '?' in entry else '?'}datetime={since:%Y-%m-%dT%H:%M:%SZ}/.."
+    try:
+        named = resolved(argument, scenes.asset or None, _area(watch))
+    except NoItems:
+        return
+    for item, reason in named.failed:
+        yield Found(f"{shown(entry)}: {item}", "", 0, 0, fault=reason)
+    for one in named.rasters:
+        if since is not None and one.acquired is not None and one.acquired < since:
+            continue
+        if is_remote(one.argument):
+            yield Found(shown(one.argument), absolute(one.argument), 0, 0, one.acquired)
+        else:
+            yield from (replace(file, acquired=one.acquired) for file in _on_disk(watch, [one.argument]))
+
+
+def _area(watch: Watch) -> Bounds | None:
+    """West, south, east, north of the area that is watched."""
+    if not watch.grid.area:
+        return None
+    xmin, ymin, xmax, ymax = watch.grid.area
+    lons, lats = between(watch.grid.crs, "OGC:CRS84").transform(*net((xmin, ymin, xmax, ymax)))
+    return float(lons.min()), float(lats.min()), float(lons.max()), float(lats.max())
 
 
 def _below(path: str, entry: str) -> Iterable[str]:
@@ -128,10 +178,13 @@ def open_scene(found: Found, scenes: Scenes) -> Scene:
     from rsqa.raster.describe import open_source
     from rsqa.raster.source import damage
 
+    if found.fault:
+        raise SourceRefused(found.fault)
     source = open_source(found.path, name=found.name, bands=scenes.bands or None)
     if source.blocks is not None and source.blocks.past_end:
         raise SourceRefused(f"{damage(source)}; write it whole, or under another name and move it here")
-    acquired = source.acquired if scenes.acquired == "tag" else _from_name(found, scenes.acquired)
+    told = source.acquired if scenes.acquired == "tag" else _from_name(found, scenes.acquired)
+    acquired = found.acquired or told
     if acquired is None:
         untold = "has no tag of its time" if scenes.acquired == "tag" else f"is not named as {scenes.acquired!r}"
         raise SourceRefused(

@@ -20,6 +20,9 @@ out = "{stem}.monitor"                  # the dataset, the changes, and what the
 
 [scenes]
 paths = ["incoming"]                    # folders (their .tif files), or patterns as "incoming/**/*_visual.tif"
+# paths = ["https://planetarycomputer.microsoft.com/api/stac/v1/search?collections=naip"]   # or a search, or STAC files
+# asset = "image"                       # of STAC items; by default their only TIFF
+# days = 30                             # how far back a search looks, counted from now
 acquired = "tag"                        # when a scene was taken: its tag, or its name as "*_%Y%m%dT%H%M%S*"
 settle_s = 60                           # a file is taken when it was not written to for so long
 # bands = ["4", "3", "2"]               # shown as red, green, blue; by default read from the file

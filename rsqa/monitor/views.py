@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -55,7 +56,7 @@ def status(watch: Watch) -> Status:
     return Status(
         observed=len(moments), files=len(stored), first=moments[0] if moments else None,
         last=moments[-1] if moments else None, longest_gap_days=max(gaps, default=None), changes=table.num_rows,
-        new_files=sum(state.scene(found) is None for found in discover(watch)), failures=tuple(failures),
+        new_files=sum(state.scene(found) is None for found in discover(watch, time.time())), failures=tuple(failures),
         runs=tuple(reversed(state.runs)),
     )  # fmt: skip
 

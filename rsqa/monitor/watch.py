@@ -32,6 +32,11 @@ class Scenes:
     """Where scenes arrive."""
 
     paths: tuple[str, ...]
+    """Folders, files, patterns, STAC files and searches."""
+    asset: str = ""
+    """Of STAC items; empty: their only TIFF."""
+    days: float = 0.0
+    """STAC items that were taken longer ago are left out, and searches look no further back; 0: all are taken."""
     acquired: str = FROM_TAG
     settle_s: float = 60.0
     bands: tuple[str, ...] = ()
@@ -41,8 +46,8 @@ class Scenes:
             raise UsageError("paths is empty; name a folder, or files as incoming/*.tif")
         if len(self.bands) not in (0, 1, 3):
             raise UsageError(f"bands names {len(self.bands)}; one is shown as grey, three as red, green and blue")
-        if self.settle_s < 0:
-            raise UsageError(f"settle_s is {self.settle_s:g}; it is a time in seconds")
+        if self.settle_s < 0 or self.days < 0:
+            raise UsageError(f"settle_s is {self.settle_s:g} and days {self.days:g}; neither can be negative")
         name_pattern(self.acquired)
 
 

@@ -54,6 +54,10 @@ class Named:
     """(item, why) of those that name nothing to be read."""
 
 
+class NoItems(SourceRefused):
+    """A list or search without an item, or with none where it was asked for: tomorrow there may be one."""
+
+
 def is_stac(argument: str) -> bool:
     """Whether an argument names STAC, by its ending; no raster ends so."""
     return is_search(argument) or argument.split("?")[0].lower().endswith((".json", ".geojson", *TABLES))
@@ -77,9 +81,9 @@ def resolved(argument: str, asset: str | None, bounds: Bounds | None = None) -> 
         except InputError as error:
             failed.append((item.id, error))
     if not (found or failed) and n_elsewhere:
-        raise SourceRefused(f"--aoi touches none of the {n_elsewhere:,} items of {shown(argument)!r}")
+        raise NoItems(f"--aoi touches none of the {n_elsewhere:,} items of {shown(argument)!r}")
     if not (found or failed):
-        raise SourceRefused(f"{shown(argument)!r} holds no STAC items; name the items or their assets themselves")
+        raise NoItems(f"{shown(argument)!r} holds no STAC items; name the items or their assets themselves")
     if not found:
         raise failed[0][1]
     return Named(tuple(found), tuple((name, str(error)) for name, error in failed))

@@ -49,7 +49,7 @@ def make(folder: Path, scenes: int, side: int) -> Path:
         write_answers(folder / "port.monitor", when, shares, name=name, fingerprint=fingerprint)
     state = State()
     watch = read_watch(file)
-    for found in discover(watch):
+    for found in discover(watch, time.time()):
         state.remember(open_scene(found, watch.scenes))
     write_state(watch.out, state)
     return file

@@ -34,7 +34,8 @@ def watch(tmp_path):
 
 def look(watch, state=None, now=None):
     said = []
-    there = arrived(watch, discover(watch), state or State(), time.time() if now is None else now, said.append)
+    now = time.time() if now is None else now
+    there = arrived(watch, discover(watch, now), state or State(), now, said.append)
     return there, [event.text for event in said]
 
 
@@ -51,7 +52,7 @@ def test_scenes_are_found_by_name_and_previews_are_not(watch, tmp_path):
     write_scene(tmp_path / "incoming/2026/a.TIFF", night=2)
     (tmp_path / "incoming/b.png").write_bytes(b"preview")
     (tmp_path / "incoming/.c.tif.part").write_bytes(b"half")
-    assert [found.name for found in discover(watch)] == ["incoming/2026/a.TIFF", "incoming/b.tif"]
+    assert [found.name for found in discover(watch, time.time())] == ["incoming/2026/a.TIFF", "incoming/b.tif"]
 
 
 def test_a_pattern_and_a_folder_that_is_not_there(watch, tmp_path):
@@ -59,15 +60,16 @@ def test_a_pattern_and_a_folder_that_is_not_there(watch, tmp_path):
     write_scene(tmp_path / "incoming/deep/b_visual.tif", night=1)
     text = (tmp_path / "WATCH.toml").read_text()
     (tmp_path / "WATCH.toml").write_text(text.replace('"incoming"', '"incoming/**/*_visual.tif"'))
-    assert [found.name for found in discover(read_watch(tmp_path / "WATCH.toml"))] == ["incoming/deep/b_visual.tif"]
+    found = discover(read_watch(tmp_path / "WATCH.toml"), time.time())
+    assert [file.name for file in found] == ["incoming/deep/b_visual.tif"]
     shutil.rmtree(tmp_path / "incoming")
     with pytest.raises(InputError, match="is it mounted"):
-        discover(one)
+        discover(one, time.time())
 
 
 def test_a_file_that_is_written_to_waits_and_a_clock_that_was_moved_does_not_hide_it(watch, tmp_path):
     watch = watch()
-    [found] = (write_scene(tmp_path / "incoming/a.tif"), *discover(watch))[1:]
+    [found] = (write_scene(tmp_path / "incoming/a.tif"), *discover(watch, time.time()))[1:]
     written = found.mtime_ns / 1e9
     assert not settled(found, 60, written + 59)
     assert settled(found, 60, written + 60)
