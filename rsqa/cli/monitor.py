@@ -108,12 +108,13 @@ def status(file: File, json: opt.Json = False, verbose: opt.Verbose = False) -> 
         emit_json(asdict(found))
         return
     span = f", {found.first:%Y-%m-%d} to {found.last:%Y-%m-%d}" if found.first and found.last else ""
-    gap = "" if found.longest_gap_days is None else f", longest gap {found.longest_gap_days:.1f} days"
+    gaps = [f"gap       {days:.1f} days from {began:%Y-%m-%d}" for began, days in found.gaps]
     emit(
         [
-            f"observed  {found.observed:,} acquisitions{span}{gap}",
+            f"observed  {found.observed:,} acquisitions{span}",
+            *gaps,
             f"changes   {found.changes:,}",
-            f"new       {found.new_files:,} files",
+            f"backlog   {found.pending:,} acquisitions, {found.new_files:,} new files",
             "",
             *table(("failed", "tries", "then", "reason"), [(k, n, then, why) for k, why, n, then in found.failures]),
             "",

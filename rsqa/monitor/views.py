@@ -20,6 +20,8 @@ from rsqa.monitor.scenes import discover
 from rsqa.monitor.state import PassFacts, read_state
 from rsqa.monitor.watch import Watch
 
+MOST_GAPS = 3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
@@ -31,9 +33,11 @@ class Status:
     """Of the dataset."""
     first: datetime | None
     last: datetime | None
-    longest_gap_days: float | None
-    """Between two acquisitions; None with fewer than two."""
+    gaps: tuple[tuple[datetime, float], ...]
+    """The longest ones between two acquisitions: when each began, and days; longest first."""
     changes: int
+    pending: int
+    """Acquisitions that the last pass left to be observed."""
     new_files: int
     """That were never opened, or have changed since."""
     failures: tuple[tuple[str, str, int, str], ...]
@@ -46,7 +50,8 @@ def status(watch: Watch) -> Status:
     """Look at the dataset, the memory and the folders; InputError when a folder is not there."""
     stored, state = ledger(watch.out), read_state(watch.out)
     moments = sorted({observation.acquired for file in stored for observation in file.observations})
-    gaps = [(later - earlier).total_seconds() / 86_400 for earlier, later in pairwise(moments)]
+    gaps = [(earlier, (later - earlier).total_seconds() / 86_400) for earlier, later in pairwise(moments)]
+    gaps.sort(key=lambda gap: -gap[1])
     table, _ = read_changes(watch.out / CHANGES)
     failures = []
     for key, (_, failure) in sorted(state.failures.items()):
@@ -55,7 +60,8 @@ def status(watch: Watch) -> Status:
         failures.append((key, failure.reason, failure.tries, then))
     return Status(
         observed=len(moments), files=len(stored), first=moments[0] if moments else None,
-        last=moments[-1] if moments else None, longest_gap_days=max(gaps, default=None), changes=table.num_rows,
+        last=moments[-1] if moments else None, gaps=tuple(gaps[:MOST_GAPS]), changes=table.num_rows,
+        pending=state.runs[-1].pending if state.runs else 0,
         new_files=sum(state.scene(found) is None for found in discover(watch, time.time())), failures=tuple(failures),
         runs=tuple(reversed(state.runs)),
     )  # fmt: skip

@@ -220,6 +220,19 @@ def test_a_question_that_is_new(tmp_path, back_fill, nights):
     assert asked(watched, "class") == nights
 
 
+def test_files_are_as_private_as_the_umask_wants(tmp_path):
+    watched = two_nights(tmp_path / "w", tell='metrics = "m.prom"\nheartbeat = "alive"')
+    before = os.umask(0o027)
+    try:
+        watched.run()
+    finally:
+        os.umask(before)
+    made = [watched.folder / "m.prom", watched.folder / "alive", *watched.watch.out.rglob("*")]
+    assert len(made) > 8
+    assert {path.name: path.stat().st_mode & 0o027 for path in made if path.stat().st_mode & 0o027} == {}
+    assert (watched.folder / "m.prom").stat().st_mode & 0o640 == 0o640  # and no more than it wants
+
+
 def test_a_watch_that_is_broken_in_between_is_told_and_mended(tmp_path, undisturbed):
     watched = two_nights(tmp_path / "w")
     text = (watched.folder / "WATCH.toml").read_text()

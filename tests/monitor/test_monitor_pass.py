@@ -66,7 +66,8 @@ def test_the_dataset_is_one_table_for_all_readers(pair):
 def test_history_and_status(pair):
     assert [row["value"] for row in history(pair.watch, "1/2", "mark")] == ["no", "yes"]
     found = status(pair.watch)
-    assert (found.observed, found.changes, found.new_files, found.longest_gap_days) == (2, 3, 0, 1.0)
+    assert (found.observed, found.changes, found.new_files, found.pending) == (2, 3, 0, 0)
+    assert found.gaps == ((when(0), 1.0),)
 
 
 def test_an_idle_pass_loads_no_model(pair, monkeypatch):
