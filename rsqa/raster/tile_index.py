@@ -17,10 +17,11 @@ import pyproj
 from rsqa.errors import SourceRefused
 from rsqa.raster.addresses import is_remote
 from rsqa.raster.bands import Masked
+from rsqa.raster.describe import open_sources
 from rsqa.raster.folders import PREFIX, expand
 from rsqa.raster.mosaic import join
 from rsqa.raster.opening import require_file
-from rsqa.raster.source import RasterSource, open_sources
+from rsqa.raster.source import RasterSource
 
 _ENDINGS = (".gti.gpkg", ".gti.fgb")
 _FOLLOWED = {"LOCATION_FIELD", "SORT_FIELD", "SORT_FIELD_ASC"}

@@ -15,9 +15,9 @@ from PIL import Image
 from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
+from rsqa.raster.describe import check_unchanged, open_source
 from rsqa.raster.grid import TileGrid, block_grid
 from rsqa.raster.read import read_block
-from rsqa.raster.source import check_unchanged, open_source
 from rsqa.raster.stretch import fit_stretch
 from rsqa.raster.vectors import read_shapes
 

@@ -15,8 +15,8 @@ from affine import Affine
 from truth_rasters import UTM, places, read_all
 
 from rsqa.errors import InputError, SourceMissing, SourceRefused
+from rsqa.raster.describe import check_unchanged
 from rsqa.raster.folders import expand
-from rsqa.raster.source import check_unchanged
 from rsqa.raster.tile_index import is_tile_index, open_index
 
 OVERLAPPING = {"a.tif": (0, 0, 200), "b.tif": (0, 150, 250), "c.tif": (150, 0, 400)}
