@@ -63,12 +63,13 @@ def open_index(path: str, name: str, bands: tuple[str, ...] | None, masked: Mask
 
 def _read(path: str, name: str) -> tuple[dict[str, str], list[Any]]:
     """-> the metadata, and what the features name, the one that lies above the others last."""
-    layers = pyogrio.list_layers(path)
+    layers = [layer for layer, kind in pyogrio.list_layers(path) if kind is not None]
     if len(layers) != 1:
         raise SourceRefused(f"the tile index {name!r} has {len(layers)} layers; write one to a file of its own")
-    said: dict[str, str] = pyogrio.read_info(path)["layer_metadata"] or {}
+    said: dict[str, str] = pyogrio.read_info(path, layer=layers[0])["layer_metadata"] or {}
     field, order = said.get("LOCATION_FIELD", "location"), said.get("SORT_FIELD")
-    table = pyogrio.read_dataframe(path, columns=[field, *([order] if order else [])], read_geometry=False)
+    wanted = [field, *([order] if order else [])]
+    table = pyogrio.read_dataframe(path, layer=layers[0], columns=wanted, read_geometry=False)
     if missing := [column for column in (field, order) if column and column not in table]:
         raise SourceRefused(f"the tile index {name!r} has no field {missing[0]!r}; gdaltindex writes one")
     if not len(table):

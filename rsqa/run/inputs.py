@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import filterfalse
 
 from rsqa.errors import InputError, SourceMissing, SourceRefused, UsageError
 from rsqa.raster.addresses import shown
 from rsqa.raster.area import Area, touched_tiles
-from rsqa.raster.bands import asked_mask
+from rsqa.raster.bands import Masked, asked_mask
 from rsqa.raster.chosen import count
 from rsqa.raster.describe import open_source, open_sources
 from rsqa.raster.folders import Listing, absolute, common_folder, expand, gather
@@ -22,6 +23,8 @@ from rsqa.run.plan import PlannedSource
 from rsqa.run.request import Request
 from rsqa.run.searches import Searches, read_searches, search_key
 
+Bands = tuple[str, ...] | None
+"""What --bands said."""
 TIFFS = (".tif", ".tiff")
 """What a mosaic takes from a folder: quick-looks often lie there too."""
 
@@ -29,19 +32,19 @@ TIFFS = (".tif", ".tiff")
 def listed(request: Request, area: Area | None) -> tuple[Listing, Searches]:
     """The files that are asked for, and what searches found: the same as when the plan in the folder was made."""
     bounds = None if area is None else area.bounds
-    begun = (request.folder / PLAN).exists() and not request.overwrite
-    known = read_searches(request.folder / SEARCHES) if begun else {}
+    known = _known(request)
     searches: dict[str, Named] = {}
     found: list[Named] = []
     notes: list[str] = []
     for argument in request.sources:
+        key = search_key(argument, request.asset, bounds)
         if not is_stac(argument):
             found.append(Named((Dated(argument, None),)))
-            continue
-        key = search_key(argument, request.asset, bounds)
-        if key in known:
+        elif key in known:
+            found.append(known[key])
             notes.append(f"{shown(argument)!r} is not searched again: the plan in this folder has what it found")
-        found.append(known[key] if key in known else resolved(argument, request.asset, bounds))
+        else:
+            found.append(resolved(argument, request.asset, bounds))
         if is_search(argument):
             searches[key] = found[-1]
     if request.asset is not None and not any(map(is_stac, request.sources)):
@@ -49,6 +52,12 @@ def listed(request: Request, area: Area | None) -> tuple[Listing, Searches]:
     listing = _listing(request, [one for named in found for one in named.rasters])
     failed = tuple(one for named in found for one in named.failed)
     return replace(listing, notes=(*notes, *listing.notes), failed=failed), searches
+
+
+def _known(request: Request) -> Searches:
+    """What searches found for the plan that is in the folder, if it is to be followed."""
+    begun = any(map(is_search, request.sources)) and not request.overwrite and (request.folder / PLAN).exists()
+    return read_searches(request.folder / SEARCHES) if begun else {}
 
 
 def _listing(request: Request, named: Sequence[Dated]) -> Listing:
@@ -70,37 +79,60 @@ def opened_sources(request: Request, listing: Listing) -> tuple[list[RasterSourc
     """
     bands = tuple(request.bands.split(",")) if request.bands else None
     mask = asked_mask(request.mask_band, request.mask_values)
-    opened: list[RasterSource] = []
-    failed: list[tuple[str, InputError]] = [(name, SourceMissing(why)) for name, why in listing.failed]
-    indexes = [file for file in listing.files if is_tile_index(file[0])]
-    files = [file for file in listing.files if not is_tile_index(file[0])]
-    if request.mosaic and failed:
-        raise failed[0][1]
-    if request.mosaic and indexes:
-        raise UsageError(f"--mosaic asked of {indexes[0][1]!r}, a tile index, which is one source already; ask without")
+    missing: list[tuple[str, InputError]] = [(name, SourceMissing(why)) for name, why in listing.failed]
     if request.mosaic:
-        for file in open_sources(files, bands, mask, chips=False):
-            if not isinstance(file, RasterSource):
-                raise file
-            opened.append(_dated(file, listing))
-        opened = [join(opened, common_folder(request.sources))]
-    elif request.task.chips:
-        for (_, name), found in zip(files, open_sources(files, bands, mask), strict=True):
-            if isinstance(found, RasterSource) and not found.placed and (unmet := _needs_place(request)):
-                found = SourceRefused(f"{name!r} has no place on the ground, so {unmet} can't be met; leave it out")
-            if isinstance(found, RasterSource):
-                opened.append(_dated(found, listing))
-            else:  # also where --bands does not fit: one such file is no reason to give up the folder
-                failed.append((name, found if isinstance(found, InputError) else SourceRefused(str(found))))
-    else:
-        for path, name in files:
-            try:
-                opened.append(_dated(open_source(path, name=name, bands=bands, masked=mask), listing))
-            except InputError as error:
-                failed.append((name, error))
-    for path, name in indexes:
+        if missing:
+            raise missing[0][1]
+        return [_joined(request, listing, bands, mask)], []
+    read = _opened_chips if request.task.chips else _opened_rasters
+    opened, failed = read(request, listing, bands, mask)
+    for path, name in filter(_is_index, listing.files):
         try:
             opened.append(open_index(path, name, bands, mask))
+        except InputError as error:
+            failed.append((name, error))
+    return opened, missing + failed
+
+
+def _is_index(file: tuple[str, str]) -> bool:
+    return is_tile_index(file[0])
+
+
+def _joined(request: Request, listing: Listing, bands: Bands, mask: Masked | None) -> RasterSource:
+    for _, name in filter(_is_index, listing.files):
+        raise UsageError(f"--mosaic asked of {name!r}, a tile index, which is one source already; ask without")
+    opened = []
+    for file in open_sources(listing.files, bands, mask, chips=False):
+        if not isinstance(file, RasterSource):
+            raise file
+        opened.append(_dated(file, listing))
+    return join(opened, common_folder(request.sources))
+
+
+def _opened_chips(
+    request: Request, listing: Listing, bands: Bands, mask: Masked | None
+) -> tuple[list[RasterSource], list[tuple[str, InputError]]]:
+    opened: list[RasterSource] = []
+    failed: list[tuple[str, InputError]] = []
+    files = list(filterfalse(_is_index, listing.files))
+    for (_, name), found in zip(files, open_sources(files, bands, mask), strict=True):
+        if isinstance(found, RasterSource) and not found.placed and (unmet := _needs_place(request)):
+            found = SourceRefused(f"{name!r} has no place on the ground, so {unmet} can't be met; leave it out")
+        if isinstance(found, RasterSource):
+            opened.append(_dated(found, listing))
+        else:  # also where --bands does not fit: one such file is no reason to give up the folder
+            failed.append((name, found if isinstance(found, InputError) else SourceRefused(str(found))))
+    return opened, failed
+
+
+def _opened_rasters(
+    request: Request, listing: Listing, bands: Bands, mask: Masked | None
+) -> tuple[list[RasterSource], list[tuple[str, InputError]]]:
+    opened: list[RasterSource] = []
+    failed: list[tuple[str, InputError]] = []
+    for path, name in filterfalse(_is_index, listing.files):
+        try:
+            opened.append(_dated(open_source(path, name=name, bands=bands, masked=mask), listing))
         except InputError as error:
             failed.append((name, error))
     return opened, failed

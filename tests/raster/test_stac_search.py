@@ -67,10 +67,17 @@ def test_the_area_bounds_a_search_that_names_no_place(api):
         resolved(f"{api.address}/v1/search?collections=c", None, (100.0, 0.0, 101.0, 1.0))
 
 
+def test_across_the_antimeridian_what_may_be_near_is_read(api):
+    api.items = [scene(0) | {"bbox": bbox} for bbox in ([179, 50, -179, 51], [-170, 50, -169, 51], [179, 10, -179, 11])]
+    search = f"{api.address}/v1/search?collections=c"
+    assert len(resolved(search, None, (-179.9, 50.2, -179.5, 50.8)).rasters) == 1
+    assert len(resolved(search, None, (179.5, 50.2, -179.5, 50.8)).rasters) == 2
+
+
 def test_an_item_without_the_asset_is_told_and_the_others_are_read(api):
     api.items = [scene(0, red="r.tif", blue="b.tif"), scene(1, blue="b.tif")]
     found = resolved(f"{api.address}/v1/search?collections=c", "red")
-    assert [one.argument[-5:] for one in found.rasters] == ["r.tif"[-5:]]
+    assert [one.argument for one in found.rasters] == [f"{api.address}/v1/r.tif"]
     assert found.failed == (("s1", "item 's1' has no asset 'red'; choose with --asset: blue"),)
     with pytest.raises(SourceMissing, match="item 's0' has no asset 'nir'"):
         resolved(f"{api.address}/v1/search?collections=c", "nir")
