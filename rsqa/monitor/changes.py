@@ -95,10 +95,12 @@ class _Answers:
         self._tracks.grow(len(self._numbers))
         where = {int(tile): i for i, tile in enumerate(tiles)}
         changes = self._tracks.observe(tiles, _shares(group["probabilities"], self._options), when)
+        at = [where[change.tile] for change in changes]
+        facts = group.take(pa.array(at, pa.int64())).to_pylist()
         return [
-            _answer_row(change, places[i], self._options, group.slice(i, 1).to_pylist()[0], grid)
-            for change in changes for i in [where[change.tile]]
-        ]  # fmt: skip
+            _answer_row(change, places[i], self._options, row, grid)
+            for change, i, row in zip(changes, at, facts, strict=True)
+        ]
 
 
 class _Things:

@@ -53,6 +53,8 @@ FORMAT = 1
 GROUP_ROWS = 1 << 16
 SIGNALLED = 128
 """Exit codes above it tell a signal."""
+DONE = (ExitCode.DONE, ExitCode.TILES_FAILED)
+"""Exit codes of runs whose rows are all there."""
 
 
 Sizes = Mapping[str, tuple[int, int]]
@@ -116,19 +118,36 @@ def observe(
     unread = _laid(watch, grid, tiles, sources, work / SCENE, stop)
     if unread is None:
         return Observed(_stopped(stop), 0, {})
-    tables, codes, used = [], [ExitCode.TILES_FAILED if unread else ExitCode.DONE], {}
-    for task, asked in _tasks(watch, questions):
-        code = _run(_request(watch, task, asked, work, sizes.get(task.verb), stop), stop)
-        if code not in (ExitCode.DONE, ExitCode.TILES_FAILED):
-            return Observed(code, 0, {})
-        run = work / task.verb
-        plan, rows = read_plan(run), _rows(run, grid, tiles, unread, acquisition, processing)
-        tables.append(without_objects(rows) if isinstance(task, Ask) else with_objects(rows, run / task.table, tiles))
-        codes.append(code)
-        used[task.verb] = plan.batch, plan.part_tiles
-    write_observation(watch.out, observation, pa.concat_tables(tables), grid)
+    code, used = _asked(watch, questions, work, sizes, stop)
+    if code not in DONE:
+        return Observed(code, 0, {})
+    table = pa.concat_tables(
+        _rows(work, task, grid, tiles, unread, acquisition, processing) for task, _ in _tasks(watch, questions)
+    )
+    write_observation(watch.out, observation, table, grid)
     discard(work)
-    return Observed(max(codes), len(tiles), used)
+    return Observed(ExitCode.TILES_FAILED if unread else code, len(tiles), used)
+
+
+def _asked(
+    watch: Watch, questions: Sequence[Question], work: Path, sizes: Sizes, stop: Stop
+) -> tuple[ExitCode, dict[str, tuple[int, int]]]:  # fmt: skip
+    """Do the runs over the resampled scene; -> the worst exit code, and what each was asked in."""
+    worst = ExitCode.DONE
+    used: dict[str, tuple[int, int]] = {}
+    for task, asked in _tasks(watch, questions):
+        if stop:
+            return _stopped(stop), used
+        code = pipeline.ask(_request(watch, task, asked, work, sizes.get(task.verb), stop)).exit_code
+        if code > SIGNALLED:  # the run heard of it instead of the pass
+            stop.signum = code - SIGNALLED
+            stop.asked.set()
+        if code not in DONE:
+            return code, used
+        plan = read_plan(work / task.verb)
+        used[task.verb] = plan.batch, plan.part_tiles
+        worst = max(worst, code)
+    return worst, used
 
 
 def _tasks(watch: Watch, questions: Sequence[Question]) -> Iterator[tuple[Ask | Detect, tuple[Question, ...]]]:
@@ -142,26 +161,19 @@ def _tasks(watch: Watch, questions: Sequence[Question]) -> Iterator[tuple[Ask | 
         yield Detect(objects=wanted, threshold=watch.ask.threshold), ()
 
 
-def _run(request: Request, stop: Stop) -> ExitCode:
-    if stop:
-        return _stopped(stop)
-    code = pipeline.ask(request).exit_code
-    if code > SIGNALLED:  # the run heard of it instead of the pass
-        stop.signum = code - SIGNALLED
-        stop.asked.set()
-    return code
-
-
 def _rows(
-    run: Path, grid: AnchoredGrid, tiles: Tiles, unread: frozenset[tuple[int, int]], acquisition: Acquisition,
-    processing: dict[str, str],
+    work: Path, task: Ask | Detect, grid: AnchoredGrid, tiles: Tiles, unread: frozenset[tuple[int, int]],
+    acquisition: Acquisition, processing: dict[str, str],
 ) -> pa.Table:  # fmt: skip
-    """The rows of a run's parts, on the grid."""
-    parts = sorted((run / PARTS).glob("[0-9]*.parquet"))
-    return pa.concat_tables(
+    """What a run says, as rows of the dataset."""
+    parts = sorted((work / task.verb / PARTS).glob("[0-9]*.parquet"))
+    rows = pa.concat_tables(
         placed(group, grid, tiles, unread, acquisition.label, acquisition.acquired, processing)
         for group in read_parts(parts, GROUP_ROWS, SCHEMA.names)
     )
+    if isinstance(task, Ask):
+        return without_objects(rows)
+    return with_objects(rows, work / task.verb / task.table, tiles)
 
 
 def sweep_work(out: Path, keep: set[str]) -> None:

@@ -31,7 +31,7 @@ from rsqa.errors import (
     UsageError,
 )
 from rsqa.monitor.changes import CHANGES, basis_of, lines, plain_rows, read_changes, replay, rule_id, write_changes
-from rsqa.monitor.dataset import OBSERVATIONS, Stored, ledger, make_folder
+from rsqa.monitor.dataset import OBSERVATIONS, Stored, make_folder
 from rsqa.monitor.objects import things_of
 from rsqa.monitor.observe import WORK, grid_of, observe, processing_ids, sweep_work
 from rsqa.monitor.scenes import discover
@@ -139,8 +139,7 @@ def run_pass(
                 going.state.failures.clear()
             beat(watch, clock())
             _ping(going, "start")
-            _observe_all(going)
-            new, file = _tell_changes(going)
+            new, file = _tell_changes(going, _observe_all(going))
             code = _exit_code(going, new.num_rows if change_code else 0)
         except RsqaError as error:
             _end(going, error.exit_code, 0)
@@ -184,8 +183,8 @@ def _store_grid(watch: Watch) -> None:
         write_whole_bytes(watch.out / GRID, json.dumps(watch.grid_facts).encode())
 
 
-def _observe_all(going: _Pass) -> None:
-    """Observe what arrived, oldest first, as far as the time goes."""
+def _observe_all(going: _Pass) -> list[Stored]:
+    """Observe what arrived, oldest first, as far as the time goes; -> the dataset."""
     watch, state, now = going.watch, going.state, going.clock()
     for folder in (going.out, *(going.out / OBSERVATIONS).glob("acquired_date=*")):
         sweep(folder)
@@ -220,8 +219,7 @@ def _observe_all(going: _Pass) -> None:
         _observe_one(going, todo, processing)
     if going.stop and going.pending:
         going.codes.add(ExitCode.OUT_OF_TIME)
-    if going.observed:
-        settle(going.out, going.grid)
+    return settle(going.out, going.grid) if going.observed else stored
 
 
 def _look_at_model(going: _Pass) -> dict[str, str]:
@@ -314,9 +312,8 @@ def _changes(going: _Pass, stored: Sequence[Stored]) -> pa.Table:
     return table
 
 
-def _tell_changes(going: _Pass) -> tuple[pa.Table, Path | None]:
+def _tell_changes(going: _Pass, stored: Sequence[Stored]) -> tuple[pa.Table, Path | None]:
     """Tell the changes that were not told yet; -> them, and the file that holds them."""
-    stored = ledger(going.out)
     changes, told = _changes(going, stored), read_told(going.out)
     new = changes.filter(pc.invert(pc.is_in(changes["change_id"], pa.array(sorted(told.ids), pa.string()))))
     if not new.num_rows:
