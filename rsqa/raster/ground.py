@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from math import isfinite, sqrt
+from math import hypot, isfinite, sqrt
 
 import numpy as np
 import pyproj
@@ -42,6 +42,11 @@ def place(dataset: DatasetReader, name: str) -> tuple[str, Transform, float]:
             f"{name!r} can't be placed on the ground; its CRS is not understood ({' '.join(str(error).split())}): "
             f"gdal_edit.py -a_srs EPSG:… {name!r}"
         ) from error
+    if not (isfinite(gsd_m) and gsd_m > 0):
+        raise SourceRefused(
+            f"{name!r} can't be placed on the ground; with its transform {(a, b, c, d, e, f)} a pixel has no size: "
+            f"gdal_edit.py -a_ullr ulx uly lrx lry {name!r}"
+        )
     return wkt, (a, b, c, d, e, f), gsd_m
 
 
@@ -98,4 +103,4 @@ def _geodesic(crs_wkt: str, start: tuple[float, float], end: tuple[float, float]
         if all(map(isfinite, (*lons, *lats))):
             return float(geod.inv(lons[0], lats[0], lons[1], lats[1])[2])
     unit = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
-    return float(sqrt((end[0] - start[0]) ** 2 + (end[1] - start[1]) ** 2) * unit)
+    return float(hypot(end[0] - start[0], end[1] - start[1]) * unit)

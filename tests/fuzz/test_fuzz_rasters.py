@@ -7,6 +7,7 @@ import io
 import geopandas
 import numpy as np
 import pytest
+import rasterio
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,12 +16,14 @@ from PIL import Image
 from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
+from rsqa.errors import SourceRefused
 from rsqa.raster.describe import check_unchanged, open_source
 from rsqa.raster.grid import TileGrid, block_grid
 from rsqa.raster.read import read_block
 from rsqa.raster.stretch import fit_stretch
 from rsqa.raster.vectors import read_shapes
 
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # a damaged place is none
 SIDE = 96
 PIXELS = np.random.default_rng(0).integers(0, 1000, (3, SIDE, SIDE)).astype(np.uint16)
 
@@ -80,6 +83,17 @@ def test_headers_of_geotiffs(tmp_path, kind, data):
     head = data.draw(mutated([whole[:600]]))
     (tmp_path / "a.tif").write_bytes(head + whole[len(head) :])
     documented(lambda: read_all(tmp_path / "a.tif"))
+
+
+@pytest.mark.parametrize("side", [1e300, 1e-160])
+def test_a_pixel_without_a_size_is_refused(tmp_path, side):
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", width=20, height=20, count=3, dtype="uint8", crs="EPSG:32633",
+        transform=from_origin(5e5, 4.6e6, side, side),
+    ):  # fmt: skip
+        pass
+    with pytest.raises(SourceRefused, match="can't be placed on the ground"):
+        read_all(tmp_path / "a.tif")
 
 
 VRT = b"""<VRTDataset rasterXSize="96" rasterYSize="96"><SRS>EPSG:32633</SRS>
