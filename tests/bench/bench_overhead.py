@@ -1,10 +1,11 @@
 """What does the machinery cost? `python tests/bench/bench_overhead.py [PARTS …]`
 
-Three questions, each with an engine that only waits as long as a 2B model on a fast GPU would, and hashes its tiles:
+Four questions, the first with an engine that only waits as long as a 2B model on a fast GPU would and hashes its tiles:
 
 * `rsqa ask` from a GeoTIFF to its committed parts, against a bare loop over the same engine with all pixels in memory;
 * how many parts a second the loop and Dask can hand out and take back, with threads and with processes;
-* the peak memory of a driver, scheduler included, that has seen so many PARTS.
+* the peak memory of a driver, scheduler included, that has seen so many PARTS;
+* how long a run of a million parts, of which some are there, takes to begin, and to begin again.
 
 Processor time is told beside wall time: on a busy machine it is what can be trusted. Prints a table and, as the last
 line, one JSON object.
@@ -19,23 +20,32 @@ import subprocess
 import sys
 import tempfile
 import time
+from math import ceil, sqrt
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import rasterio
 from rasterio.transform import Affine
 
 from rsqa.engines.registry import load_engine
 from rsqa.errors import ExitCode
 from rsqa.run.cluster import local_crew
+from rsqa.run.draft import draft, settle
 from rsqa.run.execute import Stop, run_tasks
+from rsqa.run.folder import PARTS, part_path
 from rsqa.run.ledger import Ledger
 from rsqa.run.pipeline import ask
+from rsqa.run.plan import Parts
 from rsqa.run.request import Request
 from rsqa.run.trace import Span
+from rsqa.run.trial import Here
 from rsqa.run.work import CacheUse, Done
-from rsqa.sinks.part import Receipt
+from rsqa.sinks.part import Receipt, valid_part
+from rsqa.sinks.table import FORMAT
 from rsqa.tasks.question import Question
 
 ENGINE = "rsqa.testing:EchoEngine"
@@ -43,6 +53,9 @@ TILE_PX = 448
 BATCH = 32
 TILE_S = 0.0057
 """A tile with 8 questions on an H200: 60 % of what its arithmetic allows, 294 tiles a second."""
+ROUNDS = 3
+MOST_WRITTEN = 10_000
+"""Parts that are there when a run begins again."""
 PART_TILES = 2048
 """About 12 s of that."""
 QUESTIONS = tuple(Question(f"q{n}", f"Is there a thing of kind {n}?", "yesno", ("yes", "no")) for n in range(8))
@@ -89,18 +102,16 @@ def whole(raster: Path, out: Path, part_tiles: int) -> dict[str, float]:
 
 
 def overhead(rows: int, cols: int, part_tiles: int) -> dict[str, Any]:
-    """The machinery against the bare loop, in turns: bare, whole, whole, bare."""
+    """The machinery against the bare loop, in turns: medians of ROUNDS each."""
     os.environ["RSQA_FAKE_DELAY_S"] = str(TILE_S * BATCH)
     try:
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder)
             raster = mosaic(work / "mosaic.tif", rows, cols)
-            loops = [bare(rows * cols)]
-            runs = [whole(raster, work / f"{turn}.rsqa", part_tiles) for turn in range(2)]
-            loops.append(bare(rows * cols))
+            turns = [(bare(rows * cols), whole(raster, work / f"{turn}.rsqa", part_tiles)) for turn in range(ROUNDS)]
     finally:
         del os.environ["RSQA_FAKE_DELAY_S"]
-    loop, run = ({key: sum(one[key] for one in turns) / 2 for key in turns[0]} for turns in (loops, runs))
+    loop, run = ({key: median(one[key] for one in side) for key in side[0]} for side in zip(*turns, strict=True))
     return {
         "tiles": rows * cols,
         "loop_s": loop["working_s"],
@@ -147,12 +158,44 @@ def memory(n_parts: int) -> dict[str, float]:
     return {"peak_mb": float(done.stdout.split()[-1]), "seconds": time.perf_counter() - start}
 
 
+def resume(n_parts: int, n_done: int) -> dict[str, float]:
+    """Seconds until a run of so many parts knows what to do: its plan from headers alone, and which parts are there."""
+    side = ceil(sqrt(n_parts))
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "out")
+        (out / PARTS).mkdir(parents=True)
+        with rasterio.open(
+            Path(folder, "a.tif"), "w", driver="GTiff", height=8 * side, width=8 * side, count=1, dtype="uint8",
+            crs="EPSG:32631", transform=Affine(0.3, 0, 5e5, 0, -0.3, 5e6), tiled=True, blockxsize=1024, blockysize=1024,
+            sparse_ok=True,
+        ):  # fmt: skip
+            pass
+        start = time.perf_counter()
+        request = Request(
+            sources=(str(Path(folder, "a.tif")),), questions=QUESTIONS[:1], out=out, tile_px=8, batch_size=1,
+            device="cpu", model=ENGINE, part_tiles=1,
+        )  # fmt: skip
+        plan = settle(request, draft(request), None, Here(1))
+        parts, plan_id = Parts(plan), plan.plan_id
+        planned = time.perf_counter()
+        row = pa.table({"value": ["yes"]})
+        for number in range(n_done):
+            facts = {"format": FORMAT, "plan_id": plan_id, "part": number, "n_rows": 1}
+            pq.write_table(row.replace_schema_metadata({"rsqa": json.dumps(facts)}), part_path(out, number))
+        written = time.perf_counter()
+        left = sum(not valid_part(part_path(out, n), plan_id, n, parts.n_tiles(n)) for n in range(len(parts)))
+        assert left == len(parts) - n_done
+        return {"parts": len(parts), "plan_s": planned - start, "listing_s": time.perf_counter() - written}
+
+
 def main(part_counts: list[int], rows: int = 16, cols: int = 32, n_quick: int = 3000) -> dict[str, Any]:
     """Measure all; -> the figures."""
+    most = max(part_counts, default=1)
     figures: dict[str, Any] = {
         "overhead": overhead(rows, cols, min(PART_TILES, rows * cols // 2)),
         "parts": {"threads": ceiling(None, n_quick), "2 processes": ceiling(2, n_quick)},
         "memory": {str(n): memory(n) for n in part_counts},
+        "begin": [resume(10 * most, 0), resume(10 * most, min(most, MOST_WRITTEN))],
     }
     cost = figures["overhead"]
     print(f"{cost['tiles']} tiles: bare loop {cost['loop_s']:.1f} s, rsqa ask {cost['working_s']:.1f} s at work "
@@ -162,6 +205,8 @@ def main(part_counts: list[int], rows: int = 16, cols: int = 32, n_quick: int = 
         print(f"{how:>12}: {rate['per_s']:.0f} parts/s, {rate['per_cpu_s']:.0f} a second of the driver's processor")
     for n, row in figures["memory"].items():
         print(f"{n:>12} parts: peak {row['peak_mb']:.0f} MB in {row['seconds']:.0f} s")
+    for n_done, row in zip((0, min(most, MOST_WRITTEN)), figures["begin"], strict=True):
+        print(f"{row['parts']:>12} parts, {n_done} there: plan {row['plan_s']:.1f} s, listing {row['listing_s']:.1f} s")
     print(json.dumps(figures))
     return figures
 
@@ -171,4 +216,4 @@ if __name__ == "__main__":
         ceiling(2, int(sys.argv[2]))
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     else:
-        main([int(n) for n in sys.argv[1:]] or [1000, 10_000, 100_000])
+        main([int(n) for n in sys.argv[1:]] or [10_000, 100_000])

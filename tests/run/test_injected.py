@@ -17,7 +17,7 @@ from zarr.storage import LocalStore
 
 from rsqa.errors import ExitCode, InputError, OutputError, RsqaError, SourceChanged
 from rsqa.raster import read
-from rsqa.run import folder, trace, work
+from rsqa.run import folder, trace
 from rsqa.run.pipeline import ask
 from rsqa.run.request import Request
 from rsqa.tasks.question import YES_NO, Question
@@ -152,32 +152,32 @@ def test_a_part_that_lost_its_end_behind_our_back_is_found_and_done_again(reques
 @pytest.mark.parametrize("jump_s", [-50 * 365 * 86_400.0, 80 * 365 * 86_400.0])
 def test_a_clock_that_jumps_changes_no_file(request_for, right, tmp_path, monkeypatch, jump_s):
     """To before 1980, and beyond 2100; from the third block on, in this code and not in Dask's."""
-    real, read_block, calls = time.time, work.read_block, itertools.count(1)
+    real, read_window, calls = time.time, read.read_window, itertools.count(1)
 
     def jump(*arguments):
         if next(calls) == 3:
             monkeypatch.setattr(trace, "time", SimpleNamespace(time=lambda: real() + jump_s))
-        return read_block(*arguments)
+        return read_window(*arguments)
 
-    monkeypatch.setattr(work, "read_block", jump)
+    monkeypatch.setattr(read, "read_window", jump)
     assert_mended(request_for(tmp_path / "out"), right)
 
 
 def test_memory_that_ends_in_one_part_costs_that_part_a_second_try(request_for, right, tmp_path, monkeypatch):
     """Not the model's memory, which has a rule of its own."""
-    fail_once(monkeypatch, work, "read_block", 3, MemoryError())
+    fail_once(monkeypatch, read, "read_window", 3, MemoryError())
     assert_mended(request_for(tmp_path / "out"), right)
 
 
 def test_memory_that_ends_for_good_is_one_line_and_keeps_the_others(request_for, right, tmp_path, monkeypatch):
-    request, real = request_for(tmp_path / "out"), work.read_block
+    request, real = request_for(tmp_path / "out"), read.read_window
 
-    def read_block(source, grid, block, *arguments):
-        if block.row0 <= 3 < block.row1:
+    def read_window(source, window, factor):
+        if window.row <= 200 < window.row_end:
             raise MemoryError
-        return real(source, grid, block, *arguments)
+        return real(source, window, factor)
 
-    monkeypatch.setattr(work, "read_block", read_block)
+    monkeypatch.setattr(read, "read_window", read_window)
     with pytest.raises(RsqaError, match=r"MemoryError.*parts were committed") as caught:
         ask(request)
     assert caught.value.exit_code == ExitCode.UNEXPECTED
