@@ -71,7 +71,7 @@ def mosaic(path: Path, rows: int, cols: int) -> Path:
         compress="deflate", photometric="RGB", interleave="pixel",
     ) as file:  # fmt: skip
         for row in range(rows):
-            line = np.concatenate([ground + np.uint8(row * cols + col) for col in range(cols)], axis=2)
+            line = np.concatenate([ground + np.uint8((row * cols + col) % 256) for col in range(cols)], axis=2)
             window = rasterio.windows.Window(0, row * TILE_PX, cols * TILE_PX, TILE_PX)
             file.write(line, window=window)
     return path
