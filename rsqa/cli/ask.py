@@ -135,7 +135,8 @@ def _plan_lines(report: PlanReport) -> list[str]:
         f"tiles   {report.n_tiles:,} of {report.tile_px} px, seen by the model at {report.side_px} px",
         f"parts   {report.n_parts:,}, batches of {report.batch}",
         f"model   {report.model}",
-        f"time    {expected}",
+        f"time    {expected}, bound by {'the model' if report.model_s >= report.read_s else 'reading'} "
+        f"(model {clock(report.model_s)}, reading {clock(report.read_s)})",
         f"output  about {size(report.bytes_expected)}",
         *_cache_lines(report),
         f"plan    {report.plan_id}",

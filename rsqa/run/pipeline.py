@@ -30,7 +30,7 @@ from rsqa.run.plan import Parts, Plan, check_same
 from rsqa.run.report import PlanReport, Progress, RunReport, SourceSummary, size
 from rsqa.run.request import Request
 from rsqa.run.searches import write_searches
-from rsqa.run.trial import Here, Site
+from rsqa.run.trial import Here, Site, reading
 from rsqa.run.work import do_part, give_up
 from rsqa.run.workbench import Job
 from rsqa.sinks.ground import crs_label
@@ -119,7 +119,7 @@ def finish(out: Path) -> RunReport:
 
 
 def plan(request: Request) -> PlanReport:
-    """What `ask` would do. Writes nothing; reads headers, the pixels of a stretch, and times one probe batch."""
+    """What `ask` would do. Writes nothing; reads headers and a stretch's pixels, times a probe batch and a block."""
     drafted = draft(request)
     with _site(request, drafted.device, lambda _: None) as site:
         made = settle(request, drafted, None, site)
@@ -127,6 +127,8 @@ def plan(request: Request) -> PlanReport:
         batch, tile_s = site.call(tried.measure)
         processes = len(site)
     made = replace(made, batch=batch)
+    parts = Parts(made)
+    model_s, read_s = (per_tile * drafted.n_tiles / processes for per_tile in (tile_s, reading(made, parts)))
     cost = _cache_cost(request, drafted, made) if request.cache_features else None
     return PlanReport(
         sources=tuple(
@@ -137,13 +139,15 @@ def plan(request: Request) -> PlanReport:
             for p in made.first_pass
         ),
         n_tiles=drafted.n_tiles,
-        n_parts=len(Parts(made)),
+        n_parts=len(parts),
         tile_px=max(planned.tile_px for planned in made.sources) if request.tile_px is None else request.tile_px,
         side_px=made.model.card.model_side(*tried.shape)[0],
         batch=made.batch,
         model=made.model.name,
         plan_id=made.plan_id,
-        seconds_expected=tile_s * drafted.n_tiles / processes,
+        seconds_expected=max(model_s, read_s),
+        model_s=model_s,
+        read_s=read_s,
         bytes_expected=BYTES_PER_ANSWER * drafted.n_tiles * len(made.row_questions),
         cache_bytes=cost.n_bytes if cost else None,
         cache_free_bytes=cost.free_bytes if cost else None,

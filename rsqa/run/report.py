@@ -120,7 +120,12 @@ class PlanReport:
     model: str
     plan_id: str
     seconds_expected: float | None
-    """None where the speed of this model on this machine is not known."""
+    """None where the speed of this model on this machine is not known; else what takes longer, model or reading: while
+    one works on a part, the other does on the next."""
+    model_s: float
+    """Seconds that the model is expected to take, over all processes."""
+    read_s: float
+    """The same for reading."""
     bytes_expected: int
     """Size of the output, about."""
     cache_bytes: int | None = None

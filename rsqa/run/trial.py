@@ -1,4 +1,6 @@
-"""Trying a model out where it will run, before there is a plan: how large a batch fits, and how long a tile takes."""
+"""Trying out before there is a plan: how large a batch fits where the model will run, how long a tile takes it and to
+read.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,8 @@ from rsqa.engines.batching import half
 from rsqa.engines.registry import ModelRef, load_engine
 from rsqa.engines.sizing import default_batch
 from rsqa.errors import OutOfMemory
+from rsqa.raster.read import read_block
+from rsqa.run.plan import Parts, Plan
 from rsqa.tasks.question import Question
 
 R = TypeVar("R")
@@ -105,6 +109,17 @@ def probe(engine: Engine, questions: Sequence[Question], shape: tuple[int, int],
         if seconds > 1.0 or n_tiles == batch:
             return max(seconds, 1e-6) / n_tiles
         n_tiles = min(batch, 4 * n_tiles)
+
+
+def reading(plan: Plan, parts: Parts) -> float:
+    """Seconds per tile to read and cut the block in the middle of the run, here; whoever reads it first waits."""
+    [(source, numbers), *_] = parts[len(parts) // 2].blocks
+    planned, block = plan.sources[source], parts.block(source, numbers[len(numbers) // 2])
+    start = time.perf_counter()
+    sheet = read_block(planned.source, planned.level_grid, block, plan.stretch, planned.factor, planned.chip_shape)
+    for first in range(0, len(sheet), plan.batch):
+        sheet.chips(first, first + plan.batch)
+    return (time.perf_counter() - start) / len(sheet)
 
 
 def _seconds(session: Session, chips: NDArray[np.uint8]) -> float:

@@ -59,6 +59,8 @@ PLAN = PlanReport(
     model="tinyrs-nano",
     plan_id="0123456789abcdef",
     seconds_expected=7.0,
+    model_s=7.0,
+    read_s=1.5,
     bytes_expected=2_500_000,
     warnings=("far from what it knows",),
 )
