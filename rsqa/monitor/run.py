@@ -167,7 +167,9 @@ def check_grid(watch: Watch) -> None:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return
-    except (OSError, ValueError) as error:
+        if not isinstance(stored, dict):
+            raise ValueError("it holds no table")
+    except (OSError, ValueError, RecursionError) as error:
         raise OutputError(f"{str(path)!r} can't be read ({error}); restore it") from error
     if stored != facts:
         name = next(key for key in facts if stored.get(key) != facts[key])

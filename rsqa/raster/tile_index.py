@@ -22,6 +22,7 @@ from rsqa.raster.folders import PREFIX, expand
 from rsqa.raster.mosaic import join
 from rsqa.raster.opening import require_file
 from rsqa.raster.source import RasterSource
+from rsqa.raster.vectors import kind_of
 
 _ENDINGS = (".gti.gpkg", ".gti.fgb")
 _FOLLOWED = {"LOCATION_FIELD", "SORT_FIELD", "SORT_FIELD_ASC"}
@@ -63,6 +64,7 @@ def open_index(path: str, name: str, bands: tuple[str, ...] | None, masked: Mask
 
 def _read(path: str, name: str) -> tuple[dict[str, str], list[Any]]:
     """-> the metadata, and what the features name, the one that lies above the others last."""
+    kind_of(path, f"the tile index {name!r}")  # GDAL's other drivers follow what a file names
     layers = [layer for layer, kind in pyogrio.list_layers(path) if kind is not None]
     if len(layers) != 1:
         raise SourceRefused(f"the tile index {name!r} has {len(layers)} layers; write one to a file of its own")

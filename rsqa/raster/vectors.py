@@ -44,7 +44,7 @@ def read_shapes(path: str, option: str) -> geopandas.GeoDataFrame:
 
     named = f"{option} {path!r}"
     require_file(path, path)
-    kind = _kind(path, named)
+    kind = kind_of(path, named)
     try:
         if kind == "GeoJSON":
             table = _read_json(path)
@@ -61,8 +61,8 @@ def read_shapes(path: str, option: str) -> geopandas.GeoDataFrame:
     return table
 
 
-def _kind(path: str, named: str) -> str:
-    """What a file is, by its content."""
+def kind_of(path: str, named: str) -> str:
+    """What a file of shapes is, by its content; `named` is what messages call it. SourceRefused for all other files."""
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD_BYTES)
