@@ -164,12 +164,10 @@ def check_grid(watch: Watch) -> None:
     """PlanMismatch when the monitor began with another grid."""
     path, facts = watch.out / GRID, json.loads(json.dumps(watch.grid_facts))
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return
-        if not isinstance(stored, dict):
-            raise ValueError("it holds no table")
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise OutputError(f"{str(path)!r} can't be read ({error}); restore it") from error
     if stored != facts:
         name = next(key for key in facts if stored.get(key) != facts[key])
