@@ -13,6 +13,7 @@ import re
 import secrets
 import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ from pyarrow import ArrowException
 from rsqa.errors import OutputError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+STILL_WRITTEN_S = (0.05, 0.2, 1.0)
+"""Pauses between tries to remove a folder: where one write of zarr failed, its other threads may go on for a while."""
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
@@ -145,7 +148,11 @@ def _sync(path: Path) -> None:
 def _delete(path: Path) -> None:
     """Remove a file or folder if it is there; a failure here must not hide the one that led here."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        for pause_s in STILL_WRITTEN_S:
+            shutil.rmtree(path, ignore_errors=True)
+            if not path.exists():
+                return
+            time.sleep(pause_s)
     else:
         with contextlib.suppress(OSError):
             path.unlink()

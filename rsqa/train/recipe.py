@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -195,9 +195,9 @@ def recipe_from_toml(text: str, kind: type[T], overrides: Sequence[str] = ()) ->
     types = {f.name: str(f.type) for f in fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(values.keys() - types.keys()):
         raise RecipeError(f"recipe has an unknown key {unknown[0]!r}; known are {', '.join(sorted(types))}")
-    for key in ("name", "stage"):
-        if key not in values:
-            raise RecipeError(f'recipe has no {key}; add {key} = "…"')
+    for field in fields(kind):  # type: ignore[arg-type]
+        if field.name not in values and field.default is MISSING:
+            raise RecipeError(f'recipe has no {field.name}; add {field.name} = "…"')
     return kind(**{key: _checked(key, value, types[key]) for key, value in values.items()})
 
 

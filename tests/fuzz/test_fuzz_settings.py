@@ -91,8 +91,9 @@ def test_what_a_monitor_is_told(tmp_path, content):
 def test_stac(tmp_path, content):
     (tmp_path / "item.json").write_bytes(ITEM)
     (tmp_path / "a.json").write_bytes(content)
-    for dated in documented(lambda: stac.rasters(str(tmp_path / "a.json"), None)) or ():
-        assert Path(dated.argument).is_absolute()
+    named = documented(lambda: stac.resolved(str(tmp_path / "a.json"), None))
+    for dated in named.rasters if named else ():
+        assert Path(dated.argument).is_absolute() or dated.argument.startswith(("https://", "http://", "s3://"))
 
 
 @fuzzed

@@ -51,7 +51,9 @@ def test_ground_size_of_a_pixel(write, profile, gsd_m):
 
 
 def test_south_up_and_other_planets_keep_their_crs(write):
-    source = opened(write(places(20, 20), crs="+proj=eqc +R=1560800 +units=m +no_defs"))
+    europa = "+proj=eqc +R=1560800 +units=m +no_defs"
+    source = opened(write(places(20, 20), crs=europa, transform=from_origin(0, 1000, 50, 50)))
+    assert source.gsd_m == pytest.approx(50, rel=1e-3)
     assert pyproj.CRS.from_wkt(source.crs_wkt).get_geod().a == 1560800
 
 

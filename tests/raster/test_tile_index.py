@@ -117,7 +117,7 @@ def test_an_index_or_a_file_of_it_that_can_not_be_read_is_told(index, tmp_path):
     with pytest.raises(SourceMissing, match=r"b\.tif"):
         opened(path)
     Path(path).write_bytes(b"cut short")
-    with pytest.raises(SourceRefused, match="can't be read as a tile index"):
+    with pytest.raises(SourceRefused, match="is no GeoPackage"):
         opened(path)
     with pytest.raises(SourceMissing, match="there is no file"):
         opened(str(tmp_path / "none.gti.fgb"))

@@ -62,6 +62,12 @@ def test_text_of_the_command_line_needs_no_quotes():
         recipe_from_toml(NAMED + "asked = 1", Recipe, ["steps"])
 
 
+@pytest.mark.parametrize("stage", ["grpo", "grasp"])
+def test_what_a_recipe_must_name_is_asked_for(stage):
+    with pytest.raises(RecipeError, match="recipe has no init"):
+        load(f'name = "x"\nstage = "{stage}"\n')
+
+
 def test_each_kind_of_question_has_a_key_and_one_default():
     kinds = TurnShares.__slots__
     assert {f"ask_{kind}" for kind in kinds} == {key for key in Recipe.__slots__ if key.startswith("ask_")}
