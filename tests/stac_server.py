@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from range_requests import answer_range
 
 COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 
@@ -73,23 +74,11 @@ def serving(folder: Path) -> Iterator[Api]:
                 self.send_error(503)
             elif parts.path == "/v1/search":
                 query = {name: value for name, [value] in parse_qs(parts.query).items()}
-                self.send(json.dumps(api.answer(query)).encode(), with_body)
+                answer_range(self, json.dumps(api.answer(query)).encode(), with_body)
             elif (path := api.folder / parts.path.lstrip("/")).is_file():
-                self.send(path.read_bytes(), with_body)
+                answer_range(self, path.read_bytes(), with_body)
             else:
                 self.send_error(404)
-
-        def send(self, content: bytes, with_body: bool) -> None:
-            asked = re.match(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-            first, last = (int(asked[1]), min(int(asked[2]), len(content) - 1)) if asked else (0, len(content) - 1)
-            self.send_response(206 if asked else 200)
-            self.send_header("Accept-Ranges", "bytes")
-            self.send_header("Content-Length", str(last + 1 - first))
-            if asked:
-                self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
-            self.end_headers()
-            if with_body:
-                self.wfile.write(content[first : last + 1])
 
         def log_message(self, *_):
             pass

@@ -29,7 +29,7 @@ def read_searches(path: Path) -> Searches:
         return {key: _named(**found) for key, found in stored.items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise OutputError(f"{str(path)!r} can't be read ({error}); start anew with --overwrite") from error
 
 

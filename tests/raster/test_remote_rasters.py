@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import threading
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from range_requests import answer_range
 from truth_rasters import places, read_all
 
 from rsqa.errors import SourceRefused
@@ -38,17 +38,7 @@ class Ranges(BaseHTTPRequestHandler):
         elif not path.is_file():
             self.send_error(404)
         else:
-            content = path.read_bytes()
-            asked = re.match(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-            first, last = (int(asked[1]), min(int(asked[2]), len(content) - 1)) if asked else (0, len(content) - 1)
-            self.send_response(206 if asked else 200)
-            self.send_header("Accept-Ranges", "bytes")
-            self.send_header("Content-Length", str(last + 1 - first))
-            if asked:
-                self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
-            self.end_headers()
-            if with_body:
-                self.wfile.write(content[first : last + 1])
+            answer_range(self, path.read_bytes(), with_body)
 
     def log_message(self, *_):
         pass
