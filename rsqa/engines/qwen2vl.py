@@ -273,7 +273,7 @@ class Qwen2VLSession:
         assert self._vectors is not None
         places = np.arange(tiles.start, tiles.start + len(visual)).clip(max=tiles.stop - 1)  # the last tile fills up
         valid = torch.from_numpy(shown[places]).to(visual.device)
-        slots, weights = guide.slots(visual, self._grid, self._vectors, valid)
+        slots, weights, _ = guide.slots(visual, self._grid, self._vectors, valid)
         if guide.shape.asks:
             evidence = guide.evidence(weights, self._grid, valid)[: tiles.stop - tiles.start].cpu()
             for reply, column in zip(replies, evidence.unbind(dim=1), strict=True):

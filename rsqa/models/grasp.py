@@ -1,10 +1,11 @@
 """GRASP: vectors for a question, mixed from those of the picture's blocks by what the question is about.
 
 Guided region-aware sparse prompting (arXiv 2601.17089): the grid of visual tokens is cut into blocks, each with prompt
-vectors of its own; the question chooses blocks, most of them with weight zero. `paper` is that; `robust` keeps the
-scores of the blocks apart, so that the choice becomes sparse. All arithmetic is float32, whatever the base.
+vectors of its own; the question chooses blocks, most of them with weight zero. `paper` is that. `robust` keeps the
+scores of the blocks apart, so that the choice becomes sparse, and lets the vectors tell what the chosen blocks show of
+what is asked. All arithmetic is float32, whatever the base.
 
-B pictures, S visual tokens, D width, Q questions, N blocks, K vectors of a block, H inner width.
+B pictures, S visual tokens, D width, Q questions, N blocks, K vectors of a block, H inner width, R of what is told.
 """
 
 from __future__ import annotations
@@ -39,11 +40,14 @@ class Prompted(NamedTuple):
     weights: Tensor
     """(B, Q, N) float32 share of each block: not negative, sum 1, or all zero where no block holds a valid token. N is
     0 for methods without blocks."""
+    scores: Tensor | None = None
+    """(B, Q, N) that the weights were made from; None for methods that score no blocks."""
 
 
 class Grasp(nn.Module):
     """See above. `prompts` and, unless all blocks weigh the same, two projections: N·K·D + 2·(D·H + H) parameters; two
-    numbers more in robust mode. (The bias of `blocks` moves all scores of a question alike: it never learns.)
+    numbers more in robust mode, and 2·(D·R + R) + R·K·D with a context. (The bias of `blocks` moves all scores of a
+    question alike: it never learns.)
     """
 
     def __init__(self, shape: PromptShape) -> None:
@@ -57,6 +61,10 @@ class Grasp(nn.Module):
                 self.position_weight = nn.Parameter(torch.tensor(POSITION_WEIGHT))
                 self.temperature = nn.Parameter(torch.tensor(TEMPERATURE))
             self.register_buffer("places", block_positions(shape.side, d), persistent=False)
+        if shape.tells:
+            self.shown, self.wanted = nn.Linear(d, shape.context), nn.Linear(d, shape.context)
+            self.told = nn.Linear(shape.context, shape.tokens * d, bias=False)
+            nn.init.zeros_(self.told.weight)  # it begins with the prompts alone
 
     def forward(
         self, visual: Tensor, grid: tuple[int, int], questions: Tensor, valid: Tensor | None = None
@@ -66,19 +74,29 @@ class Grasp(nn.Module):
         """
         with torch.autocast(visual.device.type, enabled=False):
             means, present = block_means(visual.float(), grid, self.shape.side, valid)
-            weights = self.weigh(means, present, questions.float())
-            return Prompted(torch.einsum("bqn,nkd->bqkd", weights, self.prompts), weights)
+            weights, scores = self.weigh(means, present, questions.float())
+            slots = torch.einsum("bqn,nkd->bqkd", weights, self.prompts)
+            if self.shape.tells:
+                slots = slots + self.tell(weights @ means, questions.float())
+            return Prompted(slots, weights, scores)
 
-    def weigh(self, means: Tensor, present: Tensor, questions: Tensor) -> Tensor:
-        """(B, N, D) blocks, (B, N) whether a block can be chosen -> (B, Q, N) weights."""
+    def weigh(self, means: Tensor, present: Tensor, questions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, N, D) blocks, (B, N) whether a block can be chosen -> (B, Q, N) weights, and the scores behind them."""
         there = present[:, None].expand(-1, questions.shape[-2], -1)
         if not self.shape.asks:
-            return there / there.sum(dim=-1, keepdim=True).clamp(min=1)
+            return there / there.sum(dim=-1, keepdim=True).clamp(min=1), None
         scores = self.scores(means, questions)
         if self.shape.mode == "robust":
             scores = self.temperature * standardised(scores, there)
         choosable = there | ~there.any(dim=-1, keepdim=True)  # where there is none all weights are taken away below
-        return FUSIONS[self.shape.fusion](scores.masked_fill(~choosable, -torch.inf)) * there
+        return FUSIONS[self.shape.fusion](scores.masked_fill(~choosable, -torch.inf)) * there, scores
+
+    def tell(self, chosen: Tensor, questions: Tensor) -> Tensor:
+        """(B, Q, D) features of the chosen blocks, (…, Q, D) -> (B, Q, K, D) what they show of what is asked."""
+        chosen, questions = (F.layer_norm(x, x.shape[-1:]) for x in (chosen, questions))
+        met = F.gelu(self.shown(chosen)) * self.wanted(questions)
+        told: Tensor = self.told(met).unflatten(-1, (self.shape.tokens, self.shape.width))
+        return told
 
     def scores(self, means: Tensor, questions: Tensor) -> Tensor:
         """(B, N, D), (…, Q, D) -> (B, Q, N) scaled products."""

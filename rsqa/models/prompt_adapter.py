@@ -43,6 +43,8 @@ class PromptShape:
     """N, a square: the picture is cut into √N x √N blocks."""
     inner: int = 64
     """Width in which question and blocks are compared."""
+    context: int = 32
+    """R, width in which the question meets what the chosen blocks show; 0: the vectors tell nothing of that."""
     mode: str = "robust"
     """paper: block means and position encodings as they are; robust: normalised, and scores of a learned spread."""
     fusion: str = "entmax15"
@@ -59,7 +61,7 @@ class PromptShape:
         for key, names in CHOICES.items():
             if getattr(self, key) not in names:
                 raise ModelError(f"{key} of a prompt is {getattr(self, key)!r}; choose from {', '.join(names)}")
-        if min(self.width, self.blocks, self.inner) < 1 or self.tokens < 0 or self.width % 4:
+        if min(self.width, self.blocks, self.inner) < 1 or min(self.tokens, self.context) < 0 or self.width % 4:
             raise ModelError(f"a prompt can't have sizes such as these: {asdict(self)}")
         if isqrt(self.blocks) ** 2 != self.blocks:
             raise ModelError(f"{self.blocks} blocks asked; choose a square, as 1, 4, 9 or 16")
@@ -67,12 +69,17 @@ class PromptShape:
     @classmethod
     def paper(cls, width: int) -> PromptShape:
         """What is known of arXiv 2601.17089."""
-        return cls(width, tokens=1, blocks=4, inner=512, mode="paper", placement="before_image")
+        return cls(width, tokens=1, blocks=4, inner=512, context=0, mode="paper", placement="before_image")
 
     @property
     def asks(self) -> bool:
         """Whether the vectors depend on the question."""
         return self.method == "grasp" and self.fusion != "mean"
+
+    @property
+    def tells(self) -> bool:
+        """Whether they depend on what the chosen blocks show."""
+        return self.asks and self.context > 0 and self.tokens > 0
 
     @property
     def side(self) -> int:

@@ -28,7 +28,7 @@ from rsqa.engines.visual import as_visual
 from rsqa.engines.words import Words
 from rsqa.errors import ModelError, OutputError, RecipeError
 from rsqa.models.checkpoint import Checkpoint
-from rsqa.models.grasp import spread
+from rsqa.models.grasp import Prompted, spread
 from rsqa.models.language import language_of
 from rsqa.models.loading import load_network, load_tokenizer
 from rsqa.sinks.whole import write_whole_bytes
@@ -41,6 +41,7 @@ from rsqa.train.forward import Framed, Said
 from rsqa.train.grasp_data import Quiz, Rows, alike, chain_of, picture_order, read_quizzes, rows_of, seen_once
 from rsqa.train.grasp_learner import Learner, grid_of
 from rsqa.train.grasp_recipe import GraspRecipe
+from rsqa.train.guide import drift, held_by
 from rsqa.train.log import NOBODY, Log, Watcher
 from rsqa.train.packing import IGNORE, Chain
 from rsqa.train.prompt_adapter import save_prompt_adapter
@@ -237,7 +238,7 @@ def drawn(bench: Bench, quiz: Quiz, pictures: Sequence[int]) -> Rows:
     return rows_of(pictures, quiz, chain, recipe.before_image)
 
 
-def said_of(bench: Bench, lesson: Lesson, rows: Rows) -> tuple[Said, Tensor | None]:
+def said_of(bench: Bench, lesson: Lesson, rows: Rows) -> tuple[Said, Prompted | None]:
     """See `Learner.forward`."""
     learner, before = bench.learner, bench.words.before
     if bench.recipe.before_image:  # as rsqa.engines.grasp.Guide has it
@@ -251,26 +252,37 @@ def said_of(bench: Bench, lesson: Lesson, rows: Rows) -> tuple[Said, Tensor | No
     vectors = [[bench.vectors.get(text, nothing) for text in texts] for texts in rows.questions]
     batch = Batch(None, Framed(before, bench.words.after), rows.text).to(learner.device)
     table = pad_sequence([torch.stack(some) for some in vectors], batch_first=True)
-    said, weights = learner(visual, grid_of(bench.side), batch.framed, batch.text, table)
-    return said, weights
+    read: tuple[Said, Prompted | None] = learner(visual, grid_of(bench.side), batch.framed, batch.text, table)
+    return read
 
 
 def backward(bench: Bench, lesson: Lesson, pictures: Sequence[int]) -> dict[str, float]:
     """Add the gradient of the mean loss of the pictures' answers, some rows at a time, to what there is of it.
 
-    -> that loss, how many tokens it is over, and how the weights of blocks are spread.
+    -> that loss, how many tokens it is over, how the weights of blocks are spread, and how much of them lies where the
+    asked things are, over the questions about things that are known to be in some blocks and not in all.
     """
     pieces = [drawn(bench, lesson.quiz, some) for some in alike(pictures, lesson.quiz)]
-    n, loss, chosen = sum(rows.text.n_learned for rows in pieces), 0.0, list[Tensor]()
+    n, loss = sum(rows.text.n_learned for rows in pieces), 0.0
+    n_known = sum(boxes is not None for rows in pieces for each in rows.boxes for boxes in each)
+    chosen, placed = list[Tensor](), list[Tensor]()
     for rows in pieces:
-        said, weights = said_of(bench, lesson, rows)
+        said, prompted = said_of(bench, lesson, rows)
         share = -said.logprob.sum() / n
-        share.backward()  # type: ignore[no-untyped-call]
         loss += share.item()
-        if weights is not None and weights.shape[-1] > 1:
+        if prompted is not None and prompted.weights.shape[-1] > 1:
+            weights, held = prompted.weights.detach(), held_by(rows.boxes, prompted.weights)
             asked = torch.tensor([[c < len(texts) for c in range(weights.shape[1])] for texts in rows.questions])
-            chosen.append(weights.detach()[asked.to(weights.device)])
-    return {"loss": loss, "tokens": n} | (sparsity(torch.cat(chosen)) if chosen else {})
+            chosen.append(weights[asked.to(weights.device)])
+            placed.append((weights * (held > 0)).sum(dim=-1)[(held == 0).any(dim=-1)])
+            if prompted.scores is not None and n_known:
+                known = ~held.isnan().any(dim=-1)
+                share = share + bench.recipe.guide / n_known * drift(
+                    weights[known], prompted.scores[known], held[known]
+                )
+        share.backward()  # type: ignore[no-untyped-call]
+    figures = {"loss": loss, "tokens": n} | (sparsity(torch.cat(chosen)) if chosen else {})
+    return figures | ({"placed": torch.cat(placed).mean().item()} if sum(map(len, placed)) else {})
 
 
 def sparsity(weights: Tensor) -> dict[str, float]:

@@ -21,6 +21,7 @@ from rsqa.engines.preprocess import resample
 from rsqa.engines.visual import as_array
 from rsqa.errors import InputError
 from rsqa.sinks.whole import write_whole
+from rsqa.tasks.boxes import Box
 from rsqa.tasks.prompts import END
 from rsqa.train.facts import Facts
 from rsqa.train.grasp_recipe import GraspRecipe
@@ -139,6 +140,8 @@ class Rows:
     """A negative token -1 - c·K - k stands for slot k of question c."""
     questions: tuple[tuple[str, ...], ...]
     """Texts of each row's questions, C or fewer."""
+    boxes: tuple[tuple[tuple[Box, ...] | None, ...], ...]
+    """Where what each asks for is; see `Turn.boxes`."""
 
 
 def rows_of(pictures: Sequence[int], quiz: Quiz, said: Callable[[Turn, int], Chain], alone: bool) -> Rows:
@@ -146,7 +149,8 @@ def rows_of(pictures: Sequence[int], quiz: Quiz, said: Callable[[Turn, int], Cha
     rows = [(i, turns) for i in pictures for turns in (((t,) for t in quiz.turns[i]) if alone else (quiz.turns[i],))]
     chains = [[said(turn, place) for place, turn in enumerate(turns)] for _, turns in rows]
     texts = tuple(tuple(turn.question.text for turn in turns) for _, turns in rows)
-    return Rows(torch.tensor([i for i, _ in rows]), packed(chains, 0), texts)
+    boxes = tuple(tuple(turn.boxes for turn in turns) for _, turns in rows)
+    return Rows(torch.tensor([i for i, _ in rows]), packed(chains, 0), texts, boxes)
 
 
 def chain_of(turn: Turn, suffix: Sequence[int], answer: Callable[[str], Sequence[int]], slots: Sequence[int]) -> Chain:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rsqa.engines.cards import PIXELS_PER_TOKEN
+from rsqa.models.grasp import Prompted
 from rsqa.models.language import Language, language_of, read
 from rsqa.models.rivals import Prompter, prompter_of
 from rsqa.models.rotary import Turns, image_positions
@@ -84,14 +85,13 @@ class Learner(nn.Module):
 
     def forward(
         self, visual: Tensor, grid: tuple[int, int], framed: Framed, text: Packed, questions: Tensor
-    ) -> tuple[Said, Tensor | None]:
+    ) -> tuple[Said, Prompted | None]:
         """(R, S, D) visual tokens of `grid` (rows, cols), (R, C, D) vectors of the questions -> what is said of each
-        token that must follow, and the weights of blocks (questions in all, N) where there are any.
+        token that must follow, and what was put before the questions.
         """
-        language, slots, weights = language_of(self.network), None, None
-        if self.prompter is not None:
-            slots, weights = self.prompter(visual, grid, questions)
-            slots = slots.flatten(1, 2)
+        language = language_of(self.network)
+        prompted: Prompted | None = None if self.prompter is None else self.prompter(visual, grid, questions)
+        slots = None if prompted is None else prompted.slots.flatten(1, 2)
         before, after = (
             torch.tensor([ids], device=visual.device).expand(len(visual), -1) for ids in (framed.before, framed.after)
         )
@@ -109,7 +109,7 @@ class Learner(nn.Module):
         logits = language.logits(hidden[asked]) if self.head is None else self.head(hidden[asked].float())
         labels = text.labels[asked]
         said = Said(-F.cross_entropy(logits, labels, reduction="none"), logits.detach().argmax(dim=-1) == labels)
-        return said, weights
+        return said, prompted
 
 
 def _embed(language: Language, ids: Tensor, slots: Tensor | None) -> Tensor:

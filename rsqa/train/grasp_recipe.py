@@ -33,6 +33,7 @@ class GraspRecipe:
     """Also how many vectors vpt has."""
     blocks: int = 4
     inner: int = 64
+    context: int = 32
     fusion: str = "entmax15"
     positions: bool = True
     placement: str = "after_image"
@@ -47,6 +48,8 @@ class GraspRecipe:
     thing is there, of procedural windows."""
     side_px: int = 0
     """What the model sees of a picture; 0: the side of the card."""
+    guide: float = 0.0
+    """Weight of a second loss: that blocks weigh as much as they hold of what is asked, where that is known."""
     scene_windows: int = 0
     held_windows: int = 640
 
@@ -83,14 +86,16 @@ class GraspRecipe:
             raise RecipeError("scenes are asked about but scene_windows is 0; set scene_windows")
         if self.batch < 1 or (self.steps or self.epochs) < 1:
             raise RecipeError(f"batch {self.batch}, steps {self.steps} and epochs {self.epochs} give nothing to do")
+        if self.guide < 0 or (self.guide and (self.method != "grasp" or self.fusion == "mean")):
+            raise RecipeError(f"guide is {self.guide}; it is 0 or more, and 0 where the question chooses no blocks")
         if self.bf16 and self.method == "full":
             raise RecipeError("steps of whole weights are lost in bfloat16; set bf16 = false")
 
     def shape(self, width: int) -> PromptShape:
         """The prompt on a base of `width`."""
         return PromptShape(
-            width, self.method, self.tokens, self.blocks, self.inner, self.mode, self.fusion, self.positions,
-            self.placement, self.question,
+            width, self.method, self.tokens, self.blocks, self.inner, self.context, self.mode, self.fusion,
+            self.positions, self.placement, self.question,
         )  # fmt: skip
 
     @property

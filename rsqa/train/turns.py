@@ -39,6 +39,8 @@ class Turn:
     """What leads to the answer; empty where nothing is known but the answer."""
     about: str = ""
     """What a presence question is about, as traces name it."""
+    boxes: tuple[Box, ...] | None = None
+    """Where the things are that it asks for; None: not known."""
 
 
 def _pick(rng: np.random.Generator, items: Sequence[str]) -> str:
@@ -68,8 +70,9 @@ def presence(rng: np.random.Generator, noun: str, present: bool, facts: Facts) -
         text = _pick(rng, words.ASK_MASS if bare and rng.random() < 0.3 else words.ASK_ONE).format(name)
     question = Question("q", _casual(rng, text), "yesno", YES_NO)
     return Turn(
-        question, "yes" if present else "no", "presence", _presence_trace(noun, present, facts), words.plain(noun)
-    )
+        question, "yes" if present else "no", "presence", _presence_trace(noun, present, facts), words.plain(noun),
+        tuple(facts.of(noun)) if noun in facts.boxed else None,
+    )  # fmt: skip
 
 
 def _presence_trace(noun: str, present: bool, facts: Facts) -> str:

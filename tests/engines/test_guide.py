@@ -20,7 +20,7 @@ from rsqa.models.prompt_adapter import PromptShape
 from rsqa.models.rivals import prompter_of
 from rsqa.testing import EngineContract
 
-ROBUST = PromptShape(48, tokens=3, blocks=4, inner=8)
+ROBUST = PromptShape(48, tokens=3, blocks=4, inner=8, context=6)
 PAPER = replace(PromptShape.paper(48), inner=8)
 PLACES = [pytest.param(ROBUST, id="robust"), pytest.param(PAPER, id="paper")]
 
@@ -197,7 +197,8 @@ def test_nodata_is_left_out_and_remembered(random_folder, shape):
         np.testing.assert_array_equal(np.isnan(reply.evidence), without)
         np.testing.assert_allclose(np.nansum(reply.evidence[[0, 1, 2, 4]], axis=1), 1, atol=1e-6)
         assert np.abs(reply.option_logprob[[0, 2, 4]] - all_valid.option_logprob[[0, 2, 4]]).max() < 1e-4
-        assert np.nanmax(np.abs(reply.evidence[1] - all_valid.evidence[1])) > 1e-3
+    moved = [np.abs(some.evidence[1] - every.evidence[1]) for some, every in zip(replies, whole, strict=True)]
+    assert np.nanmax(moved) > 1e-3
     alone = session.answer(chips[1:2], valid[1:2])
     np.testing.assert_allclose(alone[0].option_logprob, replies[0].option_logprob[1:2], rtol=0, atol=1e-4)
 

@@ -74,8 +74,8 @@ def test_the_2b_shape_answers_four_tiles(folder, card):
 @pytest.mark.parametrize(
     ("told", "n_trained"),
     [
-        ({"mode": "paper", "tokens": 1, "inner": 512, "placement": "before_image"}, 1_580_032),
-        ({"tokens": 8, "inner": 64}, 4 * 8 * 1536 + 2 * (1536 * 64 + 64) + 2),
+        ({"mode": "paper", "tokens": 1, "inner": 512, "context": 0, "placement": "before_image"}, 1_580_032),
+        ({"tokens": 8, "inner": 64}, 4 * 8 * 1536 + 2 * (1536 * 64 + 64) + 2 + 2 * (1536 * 32 + 32) + 32 * 8 * 1536),
     ],
 )
 def test_a_prompt_learns_around_the_2b_shape(folder, told, n_trained, tmp_path):
@@ -86,8 +86,8 @@ def test_a_prompt_learns_around_the_2b_shape(folder, told, n_trained, tmp_path):
     pixels = torch.randint(0, 256, (2, 3, 112, 112), dtype=torch.uint8)
     turns = tuple((closed("Is there water?", answer, "presence"),) for answer in YES_NO)
     lesson = prepared(bench, Quiz(pixels, turns))
-    said, weights = said_of(bench, lesson, drawn(bench, lesson.quiz, range(2)))
+    said, prompted = said_of(bench, lesson, drawn(bench, lesson.quiz, range(2)))
     (-said.logprob.mean()).backward()
-    assert weights.shape == (2, 1, 4)
+    assert prompted.weights.shape == (2, 1, 4)
     assert all(torch.isfinite(weight.grad).all() for weight in trained.values())
     assert trained["prompter.prompts"].grad.abs().max() > 0

@@ -48,7 +48,7 @@ def adapter(tmp_path_factory):
     lit = torch.eye(4, dtype=torch.bool)
     apart = torch.nn.functional.layer_norm(seen, seen.shape[-1:])
     direction = apart[lit].mean(dim=0) - apart[~lit].mean(dim=0)
-    prompter = prompter_of(PromptShape(48, tokens=1, blocks=4, inner=1, positions=False))
+    prompter = prompter_of(PromptShape(48, tokens=1, blocks=4, inner=1, context=0, positions=False))
     with torch.no_grad():
         for weight in prompter.parameters():
             weight.zero_()

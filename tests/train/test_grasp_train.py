@@ -66,12 +66,13 @@ def lines(out):
     return [json.loads(line) for line in (out / LOG_FILE).read_text().splitlines()]
 
 
-PAPER = {"mode": "paper", "tokens": 1, "placement": "before_image"}
+PAPER = {"mode": "paper", "tokens": 1, "context": 0, "placement": "before_image"}
 CASES = [
     *({"method": method} for method in METHODS),
     *({"fusion": fusion} for fusion in ("mean", "softmax", "top2", "sparsemax")),
     PAPER,
     {"question": "words", "blocks": 9, "positions": False},
+    {"context": 0},
     {"bf16": True},
     {"method": "dora", "bf16": True},
 ]  # fmt: skip
@@ -223,7 +224,8 @@ def test_rates_rise_and_fall():
     ("change", "said"),
     [({"method": "adapter"}, "none of grasp"), ({"questions": ("rsvqa",)}, "choose from rsivqa"),
      ({"questions": ("scenes",)}, "scene_windows"), ({"steps": 0, "epochs": 0}, "nothing to do"),
-     ({"method": "full", "bf16": True}, "bfloat16"), ({"stage": "cot"}, "it is 'grasp'")],
+     ({"method": "full", "bf16": True}, "bfloat16"), ({"stage": "cot"}, "it is 'grasp'"),
+     ({"guide": -1.0}, "0 or more"), ({"guide": 1.0, "method": "static"}, "chooses no blocks")],
 )  # fmt: skip
 def test_a_recipe_that_makes_no_sense(recipe, change, said):
     with pytest.raises(RecipeError, match=said):
