@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
@@ -121,11 +121,13 @@ class RasterSource:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for json.dumps; NaN as text."""
-        values = asdict(replace(self, members=()))
-        values["acquired"] = self.acquired.isoformat() if self.acquired else None
-        values["nodata"] = None if self.nodata is None else repr(self.nodata)
-        values["members"] = [{"row": m.row, "col": m.col, **m.source.to_json()} for m in self.members]
-        return values
+        return _flat(self) | {
+            "nodata": None if self.nodata is None else repr(self.nodata),
+            "levels": [_flat(level) | {"layout": _flat(level.layout)} for level in self.levels],
+            "acquired": self.acquired.isoformat() if self.acquired else None,
+            "blocks": _flat(self.blocks) if self.blocks else None,
+            "members": [{"row": m.row, "col": m.col, **m.source.to_json()} for m in self.members],
+        }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> RasterSource:
@@ -161,6 +163,11 @@ class Member:
         """From what `RasterSource.to_json` makes of it."""
         own = {name: value for name, value in values.items() if name not in ("row", "col")}
         return cls(values["row"], values["col"], RasterSource.from_json(own))
+
+
+def _flat(value: RasterSource | Level | Layout | BlockFacts) -> dict[str, Any]:
+    """The fields as they are: `asdict` copies what is in them, which costs a folder of 100,000 files minutes."""
+    return {name: getattr(value, name) for name in value.__slots__}
 
 
 def damage(source: RasterSource) -> str | None:

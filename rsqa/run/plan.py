@@ -10,6 +10,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from hashlib import sha256
 from itertools import accumulate, groupby
 from math import ceil
@@ -99,9 +100,9 @@ class PlannedSource:
         return cut | ({"overlap_px": self.overlap_px} if self.overlap_px else {})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is asked of which pixels, with which model, in which portions."""
+    """What is asked of which pixels, with which model, in which portions. Without slots: it keeps its `plan_id`."""
 
     sources: tuple[PlannedSource, ...]
     questions: tuple[Question, ...]
@@ -193,9 +194,9 @@ class Plan:
     def _model_identity(self) -> dict[str, Any]:
         return {name: fact for name, fact in self.model.to_json().items() if name != "folder"}
 
-    @property
+    @cached_property
     def plan_id(self) -> str:
-        """16 hexadecimal digits. Costs a pass over all sources: ask once, not once per part."""
+        """16 hexadecimal digits. The first time it costs a pass over all sources."""
         return _digest(self.identity())
 
     def processing_id(self, planned: PlannedSource, question: Question) -> str:
@@ -265,8 +266,10 @@ def check_same(stored: Plan, asked: Plan) -> None:
 
     Raises SourceChanged when it is a source's content alone, else PlanMismatch.
     """
+    if stored.plan_id == asked.plan_id:
+        return
     differences = list(_differences(stored.identity(), asked.identity()))
-    if not differences:
+    if not differences:  # such as 1 there, 1.0 asked
         return
     before = {planned.source.name: planned.source.fingerprint for planned in stored.sources}
     changed = [name for name, now in ((p.source.name, p.source.fingerprint) for p in asked.sources)
