@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from math import isfinite
+from sys import intern
 
 import numpy as np
 import rasterio
@@ -126,7 +127,7 @@ def _describe(
         alpha_band=alpha_band,
         nodata=nodata,
         palette=len(bands) == 1 and colours[bands[0] - 1] == "palette",
-        crs_wkt=crs_wkt,
+        crs_wkt=intern(crs_wkt),  # files have few CRSs, each of kilobytes
         transform=transform,
         gsd_m=gsd_m,
         levels=_levels(dataset, opening)[: 1 if masked else None],  # overviews may hold averages of its numbers

@@ -92,6 +92,13 @@ class PlannedSource:
         own = {name: getattr(self, name) for name in names}
         return {**own, **self.source.to_json()}
 
+    def identity(self) -> dict[str, Any]:
+        """All of it but where the files lie."""
+        facts = self.to_json()
+        for file in (facts, *facts["members"]):
+            del file["path"]
+        return facts
+
     @property
     def cut(self) -> dict[str, Any]:
         """What a tile's pixels depend on, beside the file: chips of any size are shown in the same way, whole."""
@@ -184,10 +191,7 @@ class Plan:
         """All facts without what may differ while the bytes stay: where the files and the model lie, what failed, and
         what is made of the parts.
         """
-        sources = [planned.to_json() for planned in self.sources]
-        for facts in sources:
-            for file in (facts, *facts["members"]):
-                del file["path"]
+        sources = [planned.identity() for planned in self.sources]
         own = {"sources": sources, "model": self._model_identity(), "task": self.task.verb, "failed": ()}
         return {**self.to_json(), **own}
 
@@ -196,8 +200,13 @@ class Plan:
 
     @cached_property
     def plan_id(self) -> str:
-        """16 hexadecimal digits. The first time it costs a pass over all sources."""
-        return _digest(self.identity())
+        """16 hexadecimal digits, of `identity`. The first time it costs a pass over all sources, a text of each."""
+        before, after = _text(replace(self, sources=()).identity()).split('"sources":[]')
+        total = sha256(f'{before}"sources":['.encode())
+        for number, planned in enumerate(self.sources):
+            total.update(f"{',' if number else ''}{_text(planned.identity())}".encode())
+        total.update(f"]{after}".encode())
+        return total.hexdigest()[:16]
 
     def processing_id(self, planned: PlannedSource, question: Question) -> str:
         """What made a row: the same for the same pixels, question and model, whatever else was asked beside it."""
@@ -258,7 +267,11 @@ def check_format(facts: dict[str, Any]) -> None:
 
 
 def _digest(facts: dict[str, Any]) -> str:
-    return sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+    return sha256(_text(facts).encode()).hexdigest()[:16]
+
+
+def _text(facts: dict[str, Any]) -> str:
+    return json.dumps(facts, sort_keys=True, separators=(",", ":"))
 
 
 def check_same(stored: Plan, asked: Plan) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from sys import intern
 from typing import Any
@@ -56,14 +56,18 @@ ROWS = 1024
 """Sources that are Python dictionaries at once."""
 
 
-def write_sources(path: Path, sources: Iterable[PlannedSource]) -> None:
+def write_sources(path: Path, sources: Sequence[PlannedSource]) -> None:
     """One row per source, in the plan's order."""
-    rows = [planned.to_json() for planned in sources]
     parquet.write_table(
-        pa.Table.from_pylist(rows, SCHEMA), path, compression="zstd", write_page_checksum=True,
+        pa.Table.from_batches(_batches(sources), SCHEMA), path, compression="zstd", write_page_checksum=True,
         store_schema=False, write_statistics=False,  # of 74 columns they would be half of a small file
         use_dictionary=["crs_wkt", "members.list.element.crs_wkt"],  # and of the others each value is its own
     )  # fmt: skip
+
+
+def _batches(sources: Sequence[PlannedSource]) -> Iterator[pa.RecordBatch]:
+    for first in range(0, len(sources), ROWS):
+        yield pa.RecordBatch.from_pylist([planned.to_json() for planned in sources[first : first + ROWS]], SCHEMA)
 
 
 def read_sources(path: Path) -> tuple[PlannedSource, ...]:

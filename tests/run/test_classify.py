@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import geopandas
@@ -14,6 +15,7 @@ from PIL import Image
 from rasterio.transform import from_origin
 
 from rsqa.errors import ExitCode, PlanMismatch, SourceMissing, UsageError
+from rsqa.raster.source import RasterSource
 from rsqa.run.folder import part_path, read_plan
 from rsqa.run.pipeline import ask, finish
 from rsqa.run.request import Request
@@ -230,6 +232,23 @@ def test_captions_are_answers_in_the_cards_words(tmp_path, chips):
     for name, pixels in chips.items():
         [reply] = EchoEngine().prepare((question,), pixels.shape[1:], 1).answer(pixels[None])
         assert table.text[name] == reply.text[0]
+
+
+def test_the_facts_of_a_source_are_written_out_few_times(tmp_path, monkeypatch):
+    for number in range(5):
+        geotiff(tmp_path / "chips" / f"{number}.tif", noise(16, 16, number))
+    asked = []
+    plain = RasterSource.to_json
+    monkeypatch.setattr(RasterSource, "to_json", lambda source: asked.append(source.name) or plain(source))
+    request = Request(
+        sources=(str(tmp_path / "chips"),), questions=QUESTIONS, task=Classify(), out=tmp_path / "out",
+        model="rsqa.testing:EchoEngine", device="cpu", tile_px=None,
+    )  # fmt: skip
+    ask(request)
+    assert set(Counter(asked).values()) == {3}  # for the plan's id, its table, and the id of what was read from there
+    asked.clear()
+    ask(request)
+    assert set(Counter(asked).values()) == {2}  # for the ids of both plans
 
 
 @pytest.mark.parametrize("task", [{"top_k": 0}, {"top_k": 17}, {"abstain": 1.5}])

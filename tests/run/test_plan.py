@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from dataclasses import fields, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 
 import pandas
 import pytest
@@ -188,6 +189,13 @@ def test_moving_files_keeps_the_id_and_anything_else_changes_it():
     for other in others:
         with pytest.raises(PlanMismatch, match=r"there, .* asked"):
             check_same(made, other)
+
+
+def test_the_id_is_a_digest_of_all_facts_as_sorted_json():
+    for names in (["a.tif"], ["a.tif", '"sources":[].tif', "c.tif"]):
+        made = plan(*(source(name, 1000, 900) for name in names))
+        text = json.dumps(made.identity(), sort_keys=True, separators=(",", ":"))
+        assert made.plan_id == sha256(text.encode()).hexdigest()[:16]
 
 
 def test_the_difference_is_named():
