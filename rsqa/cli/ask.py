@@ -16,7 +16,7 @@ from rsqa.cli.summary import show_report
 from rsqa.run.report import size
 
 if TYPE_CHECKING:
-    from rsqa.run.report import PlanReport
+    from rsqa.run.report import Expected, PlanReport
     from rsqa.run.request import Request
     from rsqa.tasks.question import Question
 
@@ -69,7 +69,7 @@ def plan(
         Without("dashboard", "overwrite", "retry_errors", "max_duration", "allow_mixed", "no_progress"),
     ],
 ) -> None:
-    """Show what rsqa ask would do: tiles, parts, expected time and size."""
+    """Show what rsqa ask would do: tiles, parts, and what it takes: time, memory, bytes read, size of the output."""
     start_output(run.quiet, run.verbose, run.log_file)
     questions = _questions(question, question_file)
     asked = ModelOptions(model=model, card=card, adapter=adapter)
@@ -127,7 +127,6 @@ def _show_plan(request: Request, as_json: bool) -> None:
 def _plan_lines(report: PlanReport) -> list[str]:
     shown = report.sources[:MOST_SOURCES]
     sources = [(s.name, s.width, s.height, s.crs, f"{s.gsd_m:.3g}" if s.gsd_m else "", s.tiles) for s in shown]
-    expected = "unknown" if report.seconds_expected is None else f"about {clock(report.seconds_expected)}"
     return [
         *table(("source", "width", "height", "CRS", "metres/px", "tiles"), sources),
         *([f"… and {len(report.sources) - len(shown):,} more sources"] if len(report.sources) > len(shown) else []),
@@ -135,12 +134,40 @@ def _plan_lines(report: PlanReport) -> list[str]:
         f"tiles   {report.n_tiles:,} of {report.tile_px} px, seen by the model at {report.side_px} px",
         f"parts   {report.n_parts:,}, batches of {report.batch}",
         f"model   {report.model}",
-        f"time    {expected}, bound by {'the model' if report.model_s >= report.read_s else 'reading'} "
-        f"(model {clock(report.model_s)}, reading {clock(report.read_s)})",
-        f"output  about {size(report.bytes_expected)}",
+        *_expected_lines(report.expected),
         *_cache_lines(report),
         f"plan    {report.plan_id}",
     ]
+
+
+def _expected_lines(expected: Expected) -> list[str]:
+    shares = {"start and tables": expected.begin_s + expected.tables_s, "model": expected.model_s,
+              "reading": expected.read_s}  # fmt: skip
+    told = ", ".join(f"{name} {_clock(seconds)}" for name, seconds in shares.items())
+    bound_by = {"start": "its start", "model": "the model", "reading": "reading", "processors": "the processors"}
+    unknown = f"{expected.unknown_blocks:,} blocks of files elsewhere or in a VRT"
+    reads = [
+        *([size(expected.read_bytes)] if expected.read_bytes else []),
+        *([unknown] if expected.unknown_blocks else []),
+    ]
+    return [
+        f"time    about {_clock(expected.seconds)}, bound by {bound_by[expected.bound_by]} ({told})",
+        f"memory  {_memory(expected)}",
+        f"reads   about {' and '.join(reads)}",
+        f"output  about {size(expected.output_bytes)}",
+    ]
+
+
+def _clock(seconds: float) -> str:
+    return clock(seconds) if seconds >= 1 else "under 1 s"
+
+
+def _memory(expected: Expected) -> str:
+    if expected.memory_bytes is None:
+        return "unknown on this system"
+    if expected.driver_bytes is None:
+        return f"about {size(expected.memory_bytes)}"
+    return f"about {size(expected.memory_bytes)} for each worker, {size(expected.driver_bytes)} for what directs them"
 
 
 def _cache_lines(report: PlanReport) -> list[str]:

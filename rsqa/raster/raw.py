@@ -25,6 +25,8 @@ from rsqa.raster.tiff import BlockTable, read_block_table, read_directories
 
 MAX_HANDLES = 4
 """Open files of a thread: a part of many small sources must not keep them all."""
+_OVERVIEW, _MASK = 0b001, 0b100
+"""Bits of TIFF's NewSubfileType."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,7 +144,7 @@ def palette(source: RasterSource) -> NDArray[np.uint8]:
 
 
 def block_table(source: RasterSource, factor: int) -> BlockTable | None:
-    """Where a level's file blocks lie, of the bands that are shown and then of the mask band.
+    """Where a level's file blocks lie, of the bands that are shown and then of those that say what is valid.
 
     None for VRT, /vsi and files without a table.
     """
@@ -155,8 +157,24 @@ def block_table(source: RasterSource, factor: int) -> BlockTable | None:
         raise SourceChanged(f"{source.name!r} is gone or was replaced: {error}") from error
     if table is None or len(table.offsets) == 1:
         return table
-    planes = [band - 1 for band in (*source.bands, *([source.mask_band] if source.mask_band else []))]
+    others = [band for band in (source.mask_band, source.alpha_band) if band is not None]
+    planes = [band - 1 for band in (*source.bands, *others)]
     return replace(table, offsets=table.offsets[planes], counts=table.counts[planes])
+
+
+def mask_table(source: RasterSource, factor: int) -> BlockTable | None:
+    """Where the file blocks of a level's mask image lie, inside the file or beside it; None when that can't be told."""
+    level = source.level(factor)
+    beside = [path for ending in (".ovr", ".msk") if os.path.isfile(path := source.path + ending)]
+    try:
+        for file in [source.path, *(beside if source.sidecars else [])]:
+            for directory in read_directories(file):
+                masks = file.endswith(".msk") or directory.subfile & _MASK
+                if masks and (directory.height, directory.width) == (level.height, level.width):
+                    return read_block_table(file, directory)
+    except (OSError, ValueError) as error:
+        raise SourceChanged(f"{source.name!r} is gone or was replaced: {error}") from error
+    return None
 
 
 @lru_cache(maxsize=8)
@@ -168,7 +186,6 @@ def _block_table(
         return read_block_table(path, read_directories(path)[0])
     for file in [path, path + ".ovr"] if sidecars and os.path.isfile(path + ".ovr") else [path]:
         for directory in read_directories(file):
-            # bit 0 says overview, bit 2 says mask
-            if directory.subfile & 0b101 == 1 and (directory.height, directory.width) == shape:
+            if directory.subfile & (_OVERVIEW | _MASK) == _OVERVIEW and (directory.height, directory.width) == shape:
                 return read_block_table(file, directory)
     return None

@@ -97,7 +97,7 @@ def fit_stretch(sources: Sequence[RasterSource]) -> Stretch:
     uint8 and palettes are taken as they are; `BLIND` when the sample holds no valid pixel. UsageError when uint8 and
     other types, or grey and colour, are mixed.
     """
-    raw = [source for source in sources if source.dtype != "uint8" and not source.palette]
+    raw = _stretched(sources)
     if not raw:
         return Stretch()
     if len(raw) < len(sources) or len({len(source.bands) for source in raw}) > 1:
@@ -105,7 +105,7 @@ def fit_stretch(sources: Sequence[RasterSource]) -> Stretch:
             "the sources mix 8-bit with other pixels, or grey with colour, and can't share one stretch; "
             "ask them separately or give --scale LOW,HIGH"
         )
-    samples = [values for source, window in _sample_windows(raw) if (values := _sample(source, window)) is not None]
+    samples = [values for source, window in sample_windows(sources) if (values := _sample(source, window)) is not None]
     if not samples:  # nothing valid was found: whatever is valid after all must not be made up
         return BLIND
     values = np.concatenate(samples, axis=1).astype(np.float64)  # (C, n)
@@ -113,8 +113,16 @@ def fit_stretch(sources: Sequence[RasterSource]) -> Stretch:
     return Stretch(tuple(low.tolist()), tuple(high.tolist()))
 
 
-def _sample_windows(sources: Sequence[RasterSource]) -> list[tuple[RasterSource, Window]]:
-    """File blocks, spread evenly over those of all sources that the block tables do not declare absent."""
+def _stretched(sources: Sequence[RasterSource]) -> list[RasterSource]:
+    """Those that are not taken as they are."""
+    return [source for source in sources if source.dtype != "uint8" and not source.palette]
+
+
+def sample_windows(sources: Sequence[RasterSource]) -> list[tuple[RasterSource, Window]]:
+    """What a fit looks at: file blocks, spread evenly over those of all sources that the block tables do not declare
+    absent; none of sources that are taken as they are.
+    """
+    sources = _stretched(sources)
     present = [_present_blocks(source) for source in sources]
     total = sum(map(len, present))
     if not total:

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsqa.engines.base import Replies, Session
-from rsqa.engines.batching import half
+from rsqa.engines.batching import gathered, half
 from rsqa.errors import OutOfMemory
+from rsqa.run.plan import Plan
 from rsqa.run.trace import Clock
 
 MODEL = threading.Lock()
@@ -26,6 +27,12 @@ Tiles = NDArray[Any]
 Valid = NDArray[np.bool_] | None
 """(N, H, W) valid pixels, or None when all are."""
 Answer = Callable[[Session, Tiles, Valid], list[Replies]]
+
+
+def tiles_at_once(plan: Plan, chip_shape: tuple[int, int]) -> int:
+    """How many tiles of (H, W) a session is handed at once."""
+    n_written = sum(plan.model.card.prompt.reasoning or not question.closed for question in plan.questions)
+    return gathered(plan.batch, n_written, max(chip_shape), plan.device_type)
 
 
 class Batches:

@@ -274,9 +274,9 @@ def _sized(plan: Plan, request: Request, drafted: Draft, site: Site) -> Plan:
     if part_tiles is not None:
         batch = site.call(tried.first_batch)
     else:
-        batch, tile_s = site.call(tried.measure)
+        found = site.call(tried.measure)
         share = -(-drafted.n_tiles // (PARTS_PER_WORKER * len(site)))
-        part_tiles = max(1, min(MOST_TILES, share, _power_of_two(PART_S / tile_s)))
+        batch, part_tiles = found.batch, max(1, min(MOST_TILES, share, _power_of_two(PART_S / found.tile_s)))
     return replace(plan, batch=min(batch, max(part_tiles, request.batch_size or 1)), part_tiles=part_tiles)
 
 

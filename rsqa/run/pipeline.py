@@ -5,6 +5,7 @@ request ─ draft ─ settle ─> plan ─ the missing parts ─> Dask ─> comm
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -24,11 +25,13 @@ from rsqa.run.execute import Stop, run_tasks, stop_on_signals
 from rsqa.run.features import CacheCost, cache_cost, open_cache
 from rsqa.run.fitness import gdal_environment, unfit
 from rsqa.run.folder import PARTS, PLAN, SEARCHES, await_parts, begun, clear, locked, part_path, read_plan, write_plan
+from rsqa.run.forecast import Doers, expected
 from rsqa.run.heap import share_one_heap
 from rsqa.run.ledger import Ledger
 from rsqa.run.plan import Parts, Plan, check_same
 from rsqa.run.report import PlanReport, Progress, RunReport, SourceSummary, size
 from rsqa.run.request import Request
+from rsqa.run.resident import resident_bytes
 from rsqa.run.searches import write_searches
 from rsqa.run.trial import Here, Site, reading
 from rsqa.run.work import do_part, give_up
@@ -40,8 +43,6 @@ from rsqa.tasks.task import Classify
 
 Note = Callable[[str], None]
 """Takes a sentence for the user."""
-BYTES_PER_ANSWER = 60
-"""Of answers.parquet with its parts, measured on short closed questions."""
 
 NOTHING_TO_STRETCH = (
     "no valid pixel in the sampled blocks, so no stretch could be fitted: "
@@ -120,15 +121,22 @@ def finish(out: Path) -> RunReport:
 
 def plan(request: Request) -> PlanReport:
     """What `ask` would do. Writes nothing; reads headers and a stretch's pixels, times a probe batch and a block."""
+    share_one_heap()
+    start = time.perf_counter()
     drafted = draft(request)
+    driver_bytes = resident_bytes()
     with _site(request, drafted.device, lambda _: None) as site:
         made = settle(request, drafted, None, site)
-        tried = replace(trial(made, request, drafted.device), batch=made.batch)
-        batch, tile_s = site.call(tried.measure)
+        planned_s = time.perf_counter() - start
+        asked = replace(trial(made, request, drafted.device), batch=made.batch)
+        tried = site.call(asked.measure)
         processes = len(site)
-    made = replace(made, batch=batch)
+    made = replace(made, batch=tried.batch)
     parts = Parts(made)
-    model_s, read_s = (per_tile * drafted.n_tiles / processes for per_tile in (tile_s, reading(made, parts)))
+    doers = Doers(
+        processes=processes, cores=tried.cores * (processes if request.scheduler else 1),
+        alone=request.workers is None and request.scheduler is None, driver_bytes=driver_bytes, planned_s=planned_s,
+    )  # fmt: skip
     cost = _cache_cost(request, drafted, made) if request.cache_features else None
     return PlanReport(
         sources=tuple(
@@ -141,14 +149,11 @@ def plan(request: Request) -> PlanReport:
         n_tiles=drafted.n_tiles,
         n_parts=len(parts),
         tile_px=max(planned.tile_px for planned in made.sources) if request.tile_px is None else request.tile_px,
-        side_px=made.model.card.model_side(*tried.shape)[0],
+        side_px=made.model.card.model_side(*asked.shape)[0],
         batch=made.batch,
         model=made.model.name,
         plan_id=made.plan_id,
-        seconds_expected=max(model_s, read_s),
-        model_s=model_s,
-        read_s=read_s,
-        bytes_expected=BYTES_PER_ANSWER * drafted.n_tiles * len(made.row_questions),
+        expected=expected(made, parts, tried, reading(made, parts), doers),
         cache_bytes=cost.n_bytes if cost else None,
         cache_free_bytes=cost.free_bytes if cost else None,
         warnings=(*_left_out(drafted), *drafted.notes, *_remarks(request, made)),

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rsqa.sinks.summary import QuestionSummary  # the command line starts without pyarrow
 
 Bottleneck = Literal["reading", "model"]
+Binding = Literal["start", "model", "reading", "processors"]
+"""What a run will spend most of its time on; `start`: on beginning and finishing."""
 
 
 def size(n_bytes: int) -> str:
@@ -105,6 +107,33 @@ class SourceSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What a run will take, about."""
+
+    seconds: float
+    """All of it."""
+    begin_s: float
+    """Before the first part: opening, trying out, starting workers."""
+    model_s: float
+    """In the model, in each process; while one part is in it, others are read and written."""
+    read_s: float
+    """Reading, in each process, were it done by one slot."""
+    tables_s: float
+    """Behind the last part."""
+    bound_by: Binding
+    memory_bytes: int | None
+    """Peak of each process that does parts, the model in it, a GPU's own memory not; None where that is not known."""
+    driver_bytes: int | None
+    """Peak of the process that hands out parts; None where that is not known, or it does them itself."""
+    read_bytes: int
+    """Of local files, as they are stored; what is read again counts again."""
+    unknown_blocks: int
+    """File blocks, beside those, whose size is not known: what lies elsewhere, and under a VRT."""
+    output_bytes: int
+    """Size of the output."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlanReport:
     """What a run would do."""
 
@@ -119,15 +148,7 @@ class PlanReport:
     """Tiles through the model at once."""
     model: str
     plan_id: str
-    seconds_expected: float | None
-    """None where the speed of this model on this machine is not known; else what takes longer, model or reading: while
-    one works on a part, the other does on the next."""
-    model_s: float
-    """Seconds that the model is expected to take, over all processes."""
-    read_s: float
-    """The same for reading."""
-    bytes_expected: int
-    """Size of the output, about."""
+    expected: Expected
     cache_bytes: int | None = None
     """At most so much is added to the folder of features; None without one."""
     cache_free_bytes: int | None = None

@@ -17,13 +17,12 @@ from typing import TypeVar
 import numpy as np
 
 from rsqa.engines.base import Replies, Session
-from rsqa.engines.batching import gathered
 from rsqa.errors import ExitCode, RsqaError
 from rsqa.raster.describe import check_unchanged
 from rsqa.raster.grid import Block
 from rsqa.raster.mosaic import files_under
 from rsqa.raster.read import read_block
-from rsqa.run.batches import Batches, Tiles, Valid
+from rsqa.run.batches import Batches, Tiles, Valid, tiles_at_once
 from rsqa.run.features import Looked, PartCache
 from rsqa.run.folder import begun, part_path
 from rsqa.run.plan import PlannedSource
@@ -181,10 +180,9 @@ def _batches(bench: Workbench, number: int, cache: PartCache | None, clock: Cloc
     """What takes the tiles of this part through the model."""
     plan = bench.plan
     chip_shape = plan.sources[bench.parts[number].blocks[0][0]].chip_shape  # of all sources of a part
-    n_written = sum(plan.model.card.prompt.reasoning or not question.closed for question in plan.questions)
-    gather = gathered(plan.batch, n_written, max(chip_shape), plan.device_type)
     answer = cache.answer if cache else _answer
-    return Batches(gather, plan.batch, bench.job.device, partial(bench.session, chip_shape), answer, clock)
+    session = partial(bench.session, chip_shape)
+    return Batches(tiles_at_once(plan, chip_shape), plan.batch, bench.job.device, session, answer, clock)
 
 
 def _answer(session: Session, tiles: Tiles, valid: Valid) -> list[Replies]:

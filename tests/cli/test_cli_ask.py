@@ -13,7 +13,7 @@ from rsqa.cli.options import parse_duration
 from rsqa.cli.summary import report_lines
 from rsqa.errors import ExitCode
 from rsqa.run import pipeline
-from rsqa.run.report import PlanReport, RunReport, SourceSummary
+from rsqa.run.report import Expected, PlanReport, RunReport, SourceSummary
 from rsqa.sinks.summary import QuestionSummary
 
 WATER = QuestionSummary(
@@ -58,10 +58,19 @@ PLAN = PlanReport(
     batch=8,
     model="tinyrs-nano",
     plan_id="0123456789abcdef",
-    seconds_expected=7.0,
-    model_s=7.0,
-    read_s=1.5,
-    bytes_expected=2_500_000,
+    expected=Expected(
+        seconds=12.0,
+        begin_s=4.0,
+        model_s=7.0,
+        read_s=0.5,
+        tables_s=1.0,
+        bound_by="model",
+        memory_bytes=1_250_000_000,
+        driver_bytes=None,
+        read_bytes=60_000_000,
+        unknown_blocks=0,
+        output_bytes=2_500_000,
+    ),
     warnings=("far from what it knows",),
 )
 
@@ -72,7 +81,7 @@ def library(monkeypatch):
 
     class Library:
         def __init__(self) -> None:
-            self.report = REPORT
+            self.report, self.planned = REPORT, PLAN
             self.requests = []
 
         def ask(self, request, on_progress=None, on_note=None, on_dashboard=None):
@@ -82,7 +91,7 @@ def library(monkeypatch):
 
         def plan(self, request):
             self.requests.append(request)
-            return PLAN
+            return self.planned
 
         def finish(self, out):
             self.requests.append(out)
@@ -169,6 +178,26 @@ def test_plan_and_ask_dry_run_are_the_same(library, capsys):
     assert "rural|urban" in out
     assert "\x1b" not in out
     assert "warning: far from what it knows" in err
+
+
+@pytest.mark.parametrize(
+    ("figures", "lines"),
+    [
+        ({}, ["time    about 12 s, bound by the model (start and tables 5 s, model 7 s, reading under 1 s)",
+              "memory  about 1.2 GB", "reads   about 60.0 MB", "output  about 2.5 MB"]),
+        ({"seconds": 5.4, "model_s": 0.02, "bound_by": "start", "read_bytes": 0, "unknown_blocks": 1200},
+         ["time    about 5 s, bound by its start (start and tables 5 s, model under 1 s, reading under 1 s)",
+          "reads   about 1,200 blocks of files elsewhere or in a VRT"]),
+        ({"driver_bytes": 300_000_000, "unknown_blocks": 7},
+         ["memory  about 1.2 GB for each worker, 300.0 MB for what directs them",
+          "reads   about 60.0 MB and 7 blocks of files elsewhere or in a VRT"]),
+        ({"memory_bytes": None}, ["memory  unknown on this system"]),
+    ],
+)  # fmt: skip
+def test_a_plan_says_what_a_run_takes(library, capsys, figures, lines):
+    library.planned = replace(PLAN, expected=replace(PLAN.expected, **figures))
+    assert rsqa.cli.run(["plan", "m.tif", "-q", "Is there water?"]) == 0
+    assert set(lines) <= set(capsys.readouterr().out.splitlines())
 
 
 def test_the_result_is_on_stdout_and_the_rest_on_stderr(library, capsys):

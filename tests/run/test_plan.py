@@ -264,4 +264,4 @@ class StallingEngine:
 def test_one_stall_does_not_make_small_parts(monkeypatch):
     engine = StallingEngine()
     monkeypatch.setattr(trial.time, "perf_counter", lambda: engine.now)
-    assert trial.probe(engine, [], (112, 112), 32) == pytest.approx(0.001)
+    assert trial.probe(engine, [], (112, 112), 32).tile_s == pytest.approx(0.001)

@@ -63,7 +63,7 @@ def test_batch_and_parts_are_measured_where_the_model_will_run(raster, tmp_path,
     asked = request(raster, tmp_path / "out", scheduler=scheduler)
     monkeypatch.setattr("rsqa.run.trial.Here.call", lambda self, function: pytest.fail("measured here"))
     report = plan(asked)
-    assert report.seconds_expected > 0
+    assert report.expected.seconds > 0
     assert report.n_parts >= 1
     assert not asked.folder.exists()
 
