@@ -14,6 +14,9 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)
 """Everything that a failing read or open of rasterio raises."""
 
+FILE_CACHE_BYTES = 25_000_000
+"""Of an open file GDAL keeps at most so much in memory: its default of VSI_CACHE_SIZE."""
+
 _FILTERING = threading.Lock()
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsqa.raster.chosen import ChosenBlocks
+from rsqa.raster.gdal import FILE_CACHE_BYTES
 from rsqa.raster.grid import BlockGrid, TileGrid, Window
 from rsqa.raster.opening import PICTURES
 from rsqa.raster.raw import block_table, mask_table
@@ -29,19 +30,28 @@ class Stored:
     n_unknown: int = 0
     """File blocks of other files: what lies elsewhere, and under a VRT."""
 
+    @property
+    def kept(self) -> bool:
+        """Whether who read it once has it in memory."""
+        return self.n_bytes <= FILE_CACHE_BYTES
+
     def __add__(self, other: Stored) -> Stored:
         return Stored(self.n_bytes + other.n_bytes, self.n_unknown + other.n_unknown)
 
 
-def stored_under(source: RasterSource, grid: TileGrid, blocks: BlockGrid | ChosenBlocks, factor: int) -> Stored:
+def stored_under(
+    source: RasterSource, grid: TileGrid, blocks: BlockGrid | ChosenBlocks, factor: int, readers: int
+) -> Stored:
     """What the blocks of a grid of level `factor` (see level_grid) take: a file block once for each that touches it.
 
+    Of a picture so small that each of `readers` threads keeps what it read, no more than all of it for each of them.
     SourceChanged when a file is gone.
     """
     total = Stored()
     for rows, cols in _rectangles(grid, blocks):
         total += _under(source, factor, rows, cols)
-    return total
+    whole = _under(source, factor, [(0, grid.height)], [(0, grid.width)])
+    return replace(total, n_bytes=min(total.n_bytes, readers * whole.n_bytes)) if whole.kept else total
 
 
 def stored_window(source: RasterSource, window: Window) -> Stored:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
+from rsqa.raster.gdal import FILE_CACHE_BYTES
 from rsqa.raster.grid import BlockGrid
 from rsqa.raster.source import RasterSource
 from rsqa.raster.stored import Stored, stored_under, stored_window
@@ -25,17 +26,15 @@ CREW_S, PROCESS_S = 1.0, 6.0
 """Until Dask's threads are ready for parts, or its processes, which import everything again and load a small model."""
 TABLES_S, ROW_S = 1.0, 2e-5
 """To finish the tables: of any run, and for each row."""
-RUN_BYTES = 110 << 20
+RUN_BYTES = 80 << 20
 """Memory for Dask and for the libraries that finish the tables."""
-FILE_BYTES = 25 << 20
-"""Of an open file GDAL keeps at most so much in memory, in each slot."""
 BLOCKS_BYTES = 16 << 20
-"""And so much of decoded file blocks, of all files."""
+"""That GDAL keeps of decoded file blocks."""
 LOOK_BYTES = 80_000
 """Read of a file to see that it is the one that was planned, beside its block table."""
 ENTRY_BYTES = 16
 """Of a block table, for each file block."""
-OUT_BYTES, PART_BYTES, ANSWER_BYTES = 40_000, 6_000, 60
+OUT_BYTES, PART_BYTES, ANSWER_BYTES = 90_000, 5_000, 60
 """Of the outputs: of any run, for each part, and for each answer to a short closed question."""
 MOST_TABLES = 1_000
 """Sources whose block tables are looked at; of more, some that lie evenly among them."""
@@ -71,7 +70,7 @@ def expected(plan: Plan, parts: Parts, tried: Tried, read: Pace, doers: Doers) -
     begin_s = doers.planned_s + (CREW_S if doers.alone else PROCESS_S)
     tables_s = TABLES_S + ROW_S * n_rows
     work_s, rest_s = max(bounds.values()), begin_s + tables_s
-    fetched = _fetched(plan, parts)
+    fetched = _fetched(plan, parts, SLOTS * doers.processes)
     return Expected(
         seconds=work_s + rest_s,
         begin_s=begin_s,
@@ -92,7 +91,7 @@ def _held(plan: Plan) -> int:
     some = _spread(plan.sources)
     block = max(_block_bytes(plan, planned) for planned in some)
     chips = max(tiles_at_once(plan, shape) * 3 * shape[0] * shape[1] for shape in {p.chip_shape for p in some})
-    return BLOCKS_BYTES + SLOTS * (block + chips + FILE_BYTES)
+    return BLOCKS_BYTES + SLOTS * (block + chips + FILE_CACHE_BYTES)
 
 
 def _block_bytes(plan: Plan, planned: PlannedSource) -> int:
@@ -107,10 +106,10 @@ def _block_bytes(plan: Plan, planned: PlannedSource) -> int:
     return per_px * max(window.height * window.width for window in windows)
 
 
-def _fetched(plan: Plan, parts: Parts) -> Stored:
+def _fetched(plan: Plan, parts: Parts, readers: int) -> Stored:
     """What is read of the sources from the beginning to the end of a run."""
     some = _spread(plan.sources)
-    pixels = sum((_stored(plan, planned) for planned in some), Stored())
+    pixels = sum((_stored(plan, planned, readers) for planned in some), Stored())
     scale = len(plan.sources) / len(some)
     total = Stored(ceil(pixels.n_bytes * scale), ceil(pixels.n_unknown * scale))
     if plan.scale == "auto":
@@ -120,8 +119,9 @@ def _fetched(plan: Plan, parts: Parts) -> Stored:
     return total + Stored(n_looks * sum(looks) // len(looks))
 
 
-def _stored(plan: Plan, planned: PlannedSource) -> Stored:
-    return stored_under(planned.source, planned.level_grid, blocks(planned, plan.part_tiles), planned.factor)
+def _stored(plan: Plan, planned: PlannedSource, readers: int) -> Stored:
+    cut = blocks(planned, plan.part_tiles)
+    return stored_under(planned.source, planned.level_grid, cut, planned.factor, readers)
 
 
 def _look_bytes(source: RasterSource) -> int:

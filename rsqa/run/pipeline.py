@@ -24,7 +24,19 @@ from rsqa.run.draft import Draft, draft, first_few, settle, trial
 from rsqa.run.execute import Stop, run_tasks, stop_on_signals
 from rsqa.run.features import CacheCost, cache_cost, open_cache
 from rsqa.run.fitness import gdal_environment, unfit
-from rsqa.run.folder import PARTS, PLAN, SEARCHES, await_parts, begun, clear, locked, part_path, read_plan, write_plan
+from rsqa.run.folder import (
+    PARTS,
+    PLAN,
+    SEARCHES,
+    await_parts,
+    begun,
+    clear,
+    locked,
+    part_path,
+    parts_there,
+    read_plan,
+    write_plan,
+)
 from rsqa.run.forecast import Doers, expected
 from rsqa.run.heap import share_one_heap
 from rsqa.run.ledger import Ledger
@@ -74,7 +86,7 @@ def ask(
         plan, parts = _stored_or_new(out, request, drafted, note)
         for sentence in _remarks(request, plan):
             note(sentence)
-        todo = _missing(out, plan, parts, request.retry_errors)
+        todo = missing_parts(out, plan, parts, request.retry_errors)
         if todo and request.cache_features:
             cost = _cache_cost(request, drafted, plan)
             if cost.n_tiles:
@@ -108,7 +120,7 @@ def finish(out: Path) -> RunReport:
     with locked(out):
         plan = read_plan(out)
         parts = Parts(plan)
-        missing = _missing(out, plan, parts, retry_errors=False)
+        missing = missing_parts(out, plan, parts, retry_errors=False)
         if missing:
             raise UsageError(
                 f"{len(parts) - len(missing)} of {len(parts)} parts of {str(out)!r} are done; run the same "
@@ -228,14 +240,18 @@ def _stored_or_new(out: Path, request: Request, drafted: Draft, note: Note) -> t
     return made, parts
 
 
-def _missing(out: Path, plan: Plan, parts: Parts, retry_errors: bool) -> list[int]:
-    """Parts that are not committed, or are to be done again."""
-    plan_id = plan.plan_id
-    return [n for n in range(len(parts)) if not _done(out, plan_id, parts, n, len(plan.row_questions), retry_errors)]
+def missing_parts(out: Path, plan: Plan, parts: Parts, retry_errors: bool) -> list[int]:
+    """Numbers of parts that are not committed, or are to be done again."""
+    plan_id, n_questions, there = plan.plan_id, len(plan.row_questions), parts_there(out)
+    paths = (part_path(out, number) for number in range(len(parts)))
+    return [
+        number
+        for number, path in enumerate(paths)
+        if path.name not in there or not _done(path, plan_id, parts, number, n_questions, retry_errors)
+    ]
 
 
-def _done(out: Path, plan_id: str, parts: Parts, number: int, n_questions: int, retry_errors: bool) -> bool:
-    path = part_path(out, number)
+def _done(path: Path, plan_id: str, parts: Parts, number: int, n_questions: int, retry_errors: bool) -> bool:
     whole = valid_part(path, plan_id, number, parts.n_tiles(number) * n_questions)
     return whole and not (retry_errors and _has_errors(path))
 

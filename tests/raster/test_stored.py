@@ -21,10 +21,10 @@ BLOCK = 256 * 256 * 3
 """Bytes of a file block of three bands of uint8, as RAW stores it."""
 
 
-def under(source, tile_px, *, overlap_px=0, factor=1, max_tiles=None, runs=None):
+def under(source, tile_px, *, overlap_px=0, factor=1, max_tiles=None, runs=None, readers=1000):
     grid = level_grid(source, tile_px, factor, overlap_px)
     blocks = block_grid(grid, source.level(factor).layout, bytes_per_px=source.bytes_per_px, max_tiles=max_tiles)
-    return stored_under(source, grid, blocks if runs is None else chosen_blocks(blocks, runs), factor)
+    return stored_under(source, grid, blocks if runs is None else chosen_blocks(blocks, runs), factor, readers)
 
 
 def test_without_overlap_each_file_block_is_read_once(write):
@@ -39,6 +39,14 @@ def test_tiles_beside_the_file_blocks_read_some_again(write):
     assert under(source, 192, max_tiles=1) == Stored((1 + 2 + 2 + 1 + 1 + 1) ** 2 * BLOCK)
     # Windows of 320 px begin at 0, 224, 480 and 704: they touch 2, 3, 3 and 2 blocks along a side.
     assert under(source, 256, overlap_px=64, max_tiles=1) == Stored((2 + 3 + 3 + 2) ** 2 * BLOCK)
+
+
+def test_a_reader_keeps_a_small_file(write, monkeypatch):
+    source = opened(write(places(1024, 1024), **RAW))
+    assert under(source, 256, overlap_px=64, max_tiles=1, readers=2) == Stored(2 * 16 * BLOCK)
+    assert under(source, 256, readers=2) == Stored(16 * BLOCK)
+    monkeypatch.setattr("rsqa.raster.stored.FILE_CACHE_BYTES", 16 * BLOCK - 1)
+    assert under(source, 256, overlap_px=64, max_tiles=1, readers=2) == Stored(100 * BLOCK)
 
 
 def test_compressed_blocks_count_as_they_are_stored(write):
