@@ -245,9 +245,9 @@ def read_changes(path: Path) -> tuple[pa.Table, str]:
 
 
 def basis_of(stored: Sequence[Stored], rule: Rule) -> str:
-    """Of the observations and the rule, however the observations are spread over files."""
-    ids = sorted(observation.id for file in stored for observation in file.observations)
-    return digest([ids, asdict(rule)])
+    """Of the observations, their names among them, and the rule, however the observations are spread over files."""
+    observed = sorted((observation.id, observation.files) for file in stored for observation in file.observations)
+    return digest([observed, asdict(rule)])
 
 
 def rule_id(rule: Rule) -> str:

@@ -5,13 +5,16 @@ OUT/observations/acquired_date=2026-05-01/20260501T101500Z.0123456789ab.parquet
 A file is there whole or not at all, and being there is the record that its scene was asked its questions. All files
 together are one table, with the columns of `answers.parquet` and one for things that were found, see
 `rsqa.monitor.objects`; `tile_id` is `row/col` of the anchored grid.
+
+Its bytes do not tell in which order scenes arrived: ids come from what files hold, a file that came under several names
+goes by the first of them, and what was replaced is forgotten once it is gone.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,7 @@ from numpy.typing import NDArray
 
 from rsqa.errors import OutputError
 from rsqa.monitor.objects import OBSERVED
-from rsqa.monitor.scenes import acquisition_id
+from rsqa.monitor.scenes import Acquisition, acquisition_id, source_label
 from rsqa.monitor.watch import digest
 from rsqa.raster.anchored import AnchoredGrid, Bounds, Tiles
 from rsqa.sinks.ground import crs_label, projjson
@@ -44,23 +47,28 @@ class Observation:
 
     acquired: datetime
     files: tuple[tuple[str, str], ...]
-    """(name, fingerprint) of each file that was looked at."""
+    """(name, fingerprint) of each file that was looked at; of copies the first name that was ever seen."""
     asked: tuple[tuple[str, str], ...]
     """(question id, processing id)"""
     questions: tuple[tuple[str, str, tuple[str, ...]], ...]
     """(processing id, kind, options) of each of them."""
     replaces: tuple[str, ...] = ()
-    """Ids of observations that hold the same acquisition with older files."""
+    """Ids of observations that hold the same acquisition with older files, until those are gone."""
 
     @property
     def id(self) -> str:
         """Name of its file: the moment, and 12 digits that tell its content and questions."""
-        return f"{acquisition_id(self.acquired)}.{digest([sorted(self.files), sorted(self.asked)])[:12]}"
+        return f"{acquisition_id(self.acquired)}.{digest([sorted(self.content), sorted(self.asked)])[:12]}"
 
     @property
     def content(self) -> frozenset[str]:
         """Fingerprints of its files."""
         return frozenset(fingerprint for _, fingerprint in self.files)
+
+    @property
+    def label(self) -> str:
+        """The `source` of its rows."""
+        return source_label(name for name, _ in self.files)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -125,24 +133,42 @@ def damaged(path: Path, error: Exception) -> OutputError:
 def drop_replaced(stored: Sequence[Stored], grid: AnchoredGrid) -> list[Stored]:
     """Remove the observations that a newer one stands for; -> the files that are left."""
     stale = {id_ for file in stored for observation in file.observations for id_ in observation.replaces}
-    kept = []
+    kept = _rewritten(stored, lambda observation: None if observation.id in stale else observation, grid)
+    return _rewritten(kept, lambda observation: replace(observation, replaces=()), grid)
+
+
+def under_first_names(stored: Sequence[Stored], there: Sequence[Acquisition], grid: AnchoredGrid) -> list[Stored]:
+    """Rename files of the dataset's scenes of which a copy is `there` under a name before theirs; -> the dataset."""
+    names = {(one.acquired, scene.fingerprint): scene.found.name for one in there for scene in one.scenes}
+
+    def renamed(observation: Observation) -> Observation:
+        files = ((min(name, names.get((observation.acquired, of), name)), of) for name, of in observation.files)
+        return replace(observation, files=tuple(files))
+
+    return _rewritten(stored, renamed, grid)
+
+
+def _rewritten(
+    stored: Sequence[Stored], become: Callable[[Observation], Observation | None], grid: AnchoredGrid
+) -> list[Stored]:
+    """Rewrite the files that hold what becomes another observation, with the same rows, or none; -> what is left."""
+    left = []
     for file in stored:
-        left = [observation.id not in stale for observation in file.observations]
-        if all(left):
-            kept.append(file)
-        elif any(left):
-            kept.append(_without(file, left, grid))
-        else:
+        new = [become(observation) for observation in file.observations]
+        observations = tuple(observation for observation in new if observation is not None)
+        if not observations:
             discard(file.path)
-    return kept
+            continue
+        if observations != file.observations:
+            pieces = zip(new, pieces_of(file), strict=True)
+            write_file(file.path, [(one, _of_source(rows, one.label)) for one, (_, rows) in pieces if one], grid)
+        left.append(Stored(file.path, observations))
+    return left
 
 
-def _without(file: Stored, left: Sequence[bool], grid: AnchoredGrid) -> Stored:
-    """Rewrite a file of many observations with some of them."""
-    pieces = [piece for piece, stays in zip(pieces_of(file), left, strict=True) if stays]
-    observations = tuple(observation for observation, _ in pieces)
-    write_file(file.path, pieces, grid)
-    return Stored(file.path, observations)
+def _of_source(rows: pa.Table, source: str) -> pa.Table:
+    names = pa.repeat(pa.scalar(source, SCHEMA.field("source").type), rows.num_rows)
+    return rows.set_column(rows.schema.get_field_index("source"), SCHEMA.field("source"), names)
 
 
 def pieces_of(file: Stored) -> list[tuple[Observation, pa.Table]]:
@@ -176,7 +202,7 @@ def make_folder(path: Path) -> None:
 
 def write_file(path: Path, pieces: Sequence[tuple[Observation, pa.Table]], grid: AnchoredGrid) -> None:
     """Write a file of the dataset: observations, and the rows of each."""
-    table = pa.concat_tables([rows for _, rows in pieces])
+    table = pa.concat_tables([rows for _, rows in pieces]).combine_chunks()  # pages end where chunks do
     bounds = bounds_of(table)
     geo = geo_metadata(projjson(grid.crs_wkt), ["Polygon"] if bounds else [], bounds)
     facts = {

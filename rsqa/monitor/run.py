@@ -31,7 +31,7 @@ from rsqa.errors import (
     UsageError,
 )
 from rsqa.monitor.changes import CHANGES, basis_of, lines, plain_rows, read_changes, replay, rule_id, write_changes
-from rsqa.monitor.dataset import OBSERVATIONS, Stored, make_folder
+from rsqa.monitor.dataset import OBSERVATIONS, Stored, make_folder, under_first_names
 from rsqa.monitor.objects import things_of
 from rsqa.monitor.observe import WORK, grid_of, observe, processing_ids, sweep_work
 from rsqa.monitor.scenes import discover
@@ -192,6 +192,7 @@ def _observe_all(going: _Pass) -> list[Stored]:
     _tell_nothing_of_a_new_rule(going, stored)
     found = discover(watch, now)
     there = arrived(watch, found, state, now, going.say)
+    stored = under_first_names(stored, there.acquisitions, going.grid)
     going.unsettled, going.failed = there.n_unsettled, there.n_refused
     ids = {acquisition.id for acquisition in there.acquisitions}
     names = {file.name for file in found}

@@ -50,11 +50,12 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Acquisition:
-    """Files of one moment; looked at as one picture, the first one by name on top."""
+    """Files of one moment; looked at as one picture."""
 
     acquired: datetime
     scenes: tuple[Scene, ...]
-    """By name, no content twice."""
+    """No content twice, under the first of its names. By fingerprint, the first one on top: a copy that comes under
+    another name must not turn the order."""
 
     @property
     def id(self) -> str:
@@ -74,8 +75,13 @@ class Acquisition:
     @property
     def label(self) -> str:
         """What the dataset calls its source."""
-        first, *more = (scene.found.name for scene in self.scenes)
-        return f"{first} and {len(more)} more" if more else first
+        return source_label(scene.found.name for scene in self.scenes)
+
+
+def source_label(names: Iterable[str]) -> str:
+    """`a.tif and 2 more`: the first one by name."""
+    first, *more = sorted(names)
+    return f"{first} and {len(more)} more" if more else first
 
 
 def acquisition_id(acquired: datetime) -> str:
@@ -217,4 +223,7 @@ def gathered(scenes: Iterable[Scene]) -> list[Acquisition]:
     moments: dict[datetime, dict[str, Scene]] = {}
     for scene in sorted(scenes, key=lambda scene: scene.found.name):
         moments.setdefault(scene.acquired, {}).setdefault(scene.fingerprint, scene)
-    return [Acquisition(acquired, tuple(moments[acquired].values())) for acquired in sorted(moments)]
+    return [
+        Acquisition(acquired, tuple(moments[acquired][fingerprint] for fingerprint in sorted(moments[acquired])))
+        for acquired in sorted(moments)
+    ]
