@@ -22,7 +22,10 @@ _SUFFIXES = {".tif": "cog", ".tiff": "cog"} | {f".{name}": name for name in FORM
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of rsqa ask.", show_default=False)],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="Output folder of rsqa ask.", show_default=False, callback=opt.folder_only),
+    ],
     target: Annotated[
         str,
         typer.Argument(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +12,9 @@ from rsqa.cli.summary import show_report
 
 
 def finish(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of rsqa ask.", show_default=False)],
+    folder: Annotated[
+        str, typer.Argument(metavar="DIR", help="Output of rsqa ask: a folder, or s3://…", show_default=False)
+    ],
     json: opt.Json = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from rsqa.errors import UsageError
+
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -17,6 +19,14 @@ def parse_duration(text: str) -> float:
     if not pieces or "".join(number + unit for number, unit in pieces) != text:
         raise typer.BadParameter(f"{text!r} is not a duration; write for example 90m, 2h or 1h30m")
     return float(sum(float(number) * _UNITS_S[unit] for number, unit in pieces))
+
+
+def folder_only(given: Path) -> Path:
+    """UsageError for an address, of which `Path` has kept one slash."""
+    if match := re.match(r"(s3a?):/+(.+)", str(given)):
+        address = "{}://{}".format(*match.groups())
+        raise UsageError(f"{address} asked, a folder is read here; copy it to one, as with aws s3 sync {address} DIR")
+    return given
 
 
 Sources = Annotated[
@@ -74,9 +84,14 @@ Questions = Annotated[
 QuestionFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Questions in a text, CSV or JSONL file.", show_default=False)
 ]
+
 Out = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Output folder; by default SOURCE.rsqa in this folder.", show_default=False),
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="Output folder; by default SOURCE.rsqa in this folder. Or s3://BUCKET/PREFIX, with rsqa\\[s3].",
+        show_default=False,
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show the plan, as rsqa plan does.")]
 
@@ -268,7 +283,7 @@ Scheduler = Annotated[
     typer.Option(
         metavar="ADDRESS",
         help="Dask scheduler of a cluster that runs already, as tcp://HOST:8786; its workers need this version "
-        "of rsqa, and the sources and --out at the same paths. Say --device too.",
+        "of rsqa, and the sources and --out at the same paths or addresses. Say --device too.",
         rich_help_panel=_MACHINE,
         show_default=False,
     ),

@@ -13,7 +13,10 @@ from rsqa.errors import UsageError
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of rsqa ask.", show_default=False)],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="Output folder of rsqa ask.", show_default=False, callback=opt.folder_only),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The page; by default DIR/report.html.", show_default=False),

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from rsqa.cli import options as opt
@@ -125,7 +124,7 @@ def request_of(
     task: Task | None = None,
     include: Sequence[str] | None = None,
     exclude: Sequence[str] | None = None,
-    out: Path | None = None,
+    out: str | None = None,
     overlap_px: int = 0,
     pyramid: bool = False,
     evidence: bool = False,

@@ -35,7 +35,10 @@ _EVIDENCE = (
 
 
 def show(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a run.", show_default=False)],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="Output folder of a run.", show_default=False, callback=opt.folder_only),
+    ],
     question: Annotated[
         list[str] | None,
         typer.Option(

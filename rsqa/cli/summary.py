@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ def show_report(report: RunReport, as_json: bool, quiet: bool) -> None:
     if (more := len(report.failed_sources) - MOST_FAILED) > 0:
         log.error("%s more sources were left out; run.json names them", f"{more:,}")
     if failed := report.tiles_by_status.get("error"):
-        see = f"list them with rsqa show {quote(str(report.out))} --status error, ask them again with --retry-errors"
+        see = f"list them with {_show(report.out)} --status error, ask them again with --retry-errors"
         log.error("%s", f"{failed:,} of {report.n_tiles:,} tiles failed; {see}")
     for line in report_lines(report):
         log.info("%s", line)
@@ -62,8 +63,14 @@ def report_lines(report: RunReport) -> list[str]:
     return [
         *table(("question", "answer", "tiles", "mean confidence"), answers),
         ", ".join(how),
-        f"the answers are in {report.out}; look at them with: rsqa show {quote(str(report.out))}",
+        f"the answers are in {report.out}; look at them with: {_show(report.out)}",
     ]
+
+
+def _show(out: Path | str) -> str:
+    if isinstance(out, str):
+        return f"aws s3 sync {quote(out)} DIR && rsqa show DIR"
+    return f"rsqa show {quote(str(out))}"
 
 
 def _answers(question: QuestionSummary) -> list[tuple[object, ...]]:

@@ -120,7 +120,7 @@ def run_demo(
         tile_px=TILE_PX,
     )
     report = ask(request, on_progress=on_progress, on_note=on_note)
-    return Demo(mosaic, report, _scores(scene, report.out))
+    return Demo(mosaic, report, _scores(scene, out / "mosaic.rsqa"))
 
 
 def write_mosaic(path: Path, scene: Scene) -> None:

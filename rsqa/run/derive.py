@@ -19,7 +19,7 @@ from rsqa.run.trace import Trace
 from rsqa.sinks.detections import Pass
 from rsqa.sinks.finish import FinishInputs, finish
 from rsqa.sinks.summary import AnswersSummary, QuestionSummary
-from rsqa.sinks.whole import discard, write_whole
+from rsqa.sinks.whole import write_whole
 from rsqa.tasks.task import Ask, Caption, Classify, Detect
 
 LIBRARIES = ("torch", "transformers", "rasterio", "numpy", "pyarrow", "zarr")
@@ -80,12 +80,6 @@ def _done_by(plan: Plan) -> str:
             return f"{len(plan.questions)} questions asked of tiles by"
 
 
-def withdraw(out: Path) -> None:
-    """Take back the word that the outputs are whole, before a part is done again."""
-    discard(out / "run.json")
-    discard(out / "item.json")
-
-
 def whole_summary(out: Path, plan: Plan) -> AnswersSummary | None:
     """The summary of an earlier run of the plan whose outputs are whole: run.json is written last; None without one."""
     try:
@@ -95,4 +89,4 @@ def whole_summary(out: Path, plan: Plan) -> AnswersSummary | None:
         summary = AnswersSummary(n_rows=told["n_rows"], tiles=dict(told["tiles"]), questions=questions)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return summary if plan_id == plan.plan_id and (out / plan.task.table).exists() else None
+    return summary if plan_id == plan.plan_id else None

@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pyarrow import ArrowException
@@ -38,6 +39,9 @@ DERIVED = (
     "detections.parquet", "counts.parquet", "summary.json", "tiles.zarr", "performance.parquet",
 )  # fmt: skip
 
+WORD = ("run.json", "item.json")
+"""While they are there the others are whole: they vanish first, and return last, run.json last of all."""
+
 EXPORTS = (
     "report.html", "cog",
     *(f"{table}.{form}" for table in TABLES for form in ("csv", "fgb", "geojson")),
@@ -45,9 +49,19 @@ EXPORTS = (
 """What `rsqa report` and `rsqa export` write unless they are told where; a GeoPackage is called as the folder."""
 
 
+def part_name(number: int) -> str:
+    """What the part of that number is called in an output."""
+    return f"{PARTS}/{number:08d}.parquet"
+
+
+def is_part(name: str) -> bool:
+    """Whether a part could be called so in an output."""
+    return fnmatchcase(name, f"{PARTS}/{_PART_NAMES}")
+
+
 def part_path(out: Path, number: int) -> Path:
     """Where the part of that number lies once it is committed."""
-    return out / PARTS / f"{number:08d}.parquet"
+    return out / part_name(number)
 
 
 def parts_there(out: Path) -> set[str]:
@@ -74,8 +88,8 @@ def await_parts(out: Path, n_parts: int) -> None:
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Make the folder and hold it; OutputLocked when another run does, OutputError when it can't be written."""
+def locked(out: Path) -> Iterator[Path]:
+    """Make the folder, hold it and -> it; OutputLocked when another run does, OutputError when it can't be written."""
     with held(out):
         if (out / PARTS).is_symlink():  # what lies there is not ours to remove
             raise OutputError(f"{str(out / PARTS)!r} is a link; remove it, or let --out itself be one")
@@ -83,7 +97,7 @@ def locked(out: Path) -> Iterator[None]:
             (out / PARTS).mkdir(exist_ok=True)
         except OSError as error:
             raise _unwritable(out, error) from error
-        yield
+        yield out
 
 
 @contextmanager
@@ -120,24 +134,28 @@ def clear(out: Path) -> None:
         path.unlink()
 
 
-def read_plan(out: Path) -> Plan:
-    """The plan that the folder was made for. OutputError when there is none, or none that can be read."""
+def read_plan(out: Path, called: str = "") -> Plan:
+    """The plan that the folder was made for. OutputError when there is none, or none that can be read.
+
+    `called`: what the user knows it by, where that is not the folder's name.
+    """
+    called = called or str(out)
     try:
         facts = json.loads((out / PLAN).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise OutputError(f"{str(out)!r} holds no {PLAN}; is it the output of `rsqa ask`?") from error
+        raise OutputError(f"{called!r} holds no {PLAN}; is it the output of `rsqa ask`?") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(out, error) from error
+        raise _unreadable(called, error) from error
     check_format(facts)
     try:
         return Plan.from_json(facts, read_sources(out / SOURCES))
     except (OSError, ValueError, KeyError, TypeError, ArrowException) as error:
-        raise _unreadable(out, error) from error
+        raise _unreadable(called, error) from error
 
 
-def _unreadable(out: Path, error: Exception) -> OutputError:
+def _unreadable(called: str, error: Exception) -> OutputError:
     reason = " ".join(str(error).split())
-    return OutputError(f"the plan in {str(out)!r} can't be read ({reason}); start anew with --overwrite")
+    return OutputError(f"the plan in {called!r} can't be read ({reason}); start anew with --overwrite")
 
 
 def write_plan(out: Path, plan: Plan) -> None:

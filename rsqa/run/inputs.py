@@ -18,10 +18,9 @@ from rsqa.raster.source import RasterSource
 from rsqa.raster.stac import Dated, Named, is_stac, resolved
 from rsqa.raster.stac_search import is_search
 from rsqa.raster.tile_index import is_tile_index, open_index
-from rsqa.run.folder import PLAN, SEARCHES
 from rsqa.run.plan import PlannedSource
 from rsqa.run.request import Request
-from rsqa.run.searches import Searches, read_searches, search_key
+from rsqa.run.searches import Searches, search_key
 
 Bands = tuple[str, ...] | None
 """What --bands said."""
@@ -56,8 +55,7 @@ def listed(request: Request, area: Area | None) -> tuple[Listing, Searches]:
 
 def _known(request: Request) -> Searches:
     """What searches found for the plan that is in the folder, if it is to be followed."""
-    begun = any(map(is_search, request.sources)) and not request.overwrite and (request.folder / PLAN).exists()
-    return read_searches(request.folder / SEARCHES) if begun else {}
+    return request.place.searches() if any(map(is_search, request.sources)) and not request.overwrite else {}
 
 
 def _listing(request: Request, named: Sequence[Dated]) -> Listing:

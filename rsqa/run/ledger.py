@@ -190,7 +190,9 @@ class Ledger:
             "write_s": round(self._seconds["write"], 3),
         }
 
-    def report(self, out: Path, plan: Plan, parts: Parts, summary: AnswersSummary | None, stop: Stop) -> RunReport:
+    def report(
+        self, out: Path | str, plan: Plan, parts: Parts, summary: AnswersSummary | None, stop: Stop
+    ) -> RunReport:
         """What the run came to; `summary` is None when parts are missing still."""
         progress = self.progress
         return RunReport(

@@ -19,32 +19,20 @@ from rsqa.engines.registry import load_engine
 from rsqa.errors import UsageError
 from rsqa.raster.stretch import BLIND
 from rsqa.run.cluster import DaskCrew, check_dashboard, local_crew, remote_crew
-from rsqa.run.derive import derive, whole_summary, withdraw
+from rsqa.run.derive import derive, whole_summary
 from rsqa.run.draft import Draft, draft, first_few, settle, trial
 from rsqa.run.execute import Stop, run_tasks, stop_on_signals
 from rsqa.run.features import CacheCost, cache_cost, open_cache
 from rsqa.run.fitness import gdal_environment, unfit
-from rsqa.run.folder import (
-    PARTS,
-    PLAN,
-    SEARCHES,
-    await_parts,
-    begun,
-    clear,
-    locked,
-    part_path,
-    parts_there,
-    read_plan,
-    write_plan,
-)
+from rsqa.run.folder import PARTS, PLAN, part_path, parts_there
 from rsqa.run.forecast import Doers, expected
 from rsqa.run.heap import share_one_heap
 from rsqa.run.ledger import Ledger
+from rsqa.run.place import Place, place_at
 from rsqa.run.plan import Parts, Plan, check_same
 from rsqa.run.report import PlanReport, Progress, RunReport, SourceSummary, size
 from rsqa.run.request import Request
 from rsqa.run.resident import resident_bytes
-from rsqa.run.searches import write_searches
 from rsqa.run.trial import Here, Site, reading
 from rsqa.run.work import do_part, give_up
 from rsqa.run.workbench import Job
@@ -81,11 +69,12 @@ def ask(
     drafted = draft(request)
     for sentence in (*_left_out(drafted), *drafted.notes):
         note(sentence)
-    out = request.folder
-    with locked(out):
-        plan, parts = _stored_or_new(out, request, drafted, note)
+    place = request.place
+    with place.held() as out:
+        plan, parts = _stored_or_new(place, out, request, drafted, note)
         for sentence in _remarks(request, plan):
             note(sentence)
+        place.fetch()
         todo = missing_parts(out, plan, parts, request.retry_errors)
         if todo and request.cache_features:
             cost = _cache_cost(request, drafted, plan)
@@ -93,42 +82,44 @@ def ask(
                 note(_price(cost))
             open_cache(request.cache_features, plan.on(drafted.device))
         ledger.begin(parts, todo)
-        summary = None if todo else whole_summary(out, plan)
+        summary = whole_summary(out, plan) if not todo and place.has(plan.task.table) else None
         if summary is None:
-            withdraw(out)
+            place.withdraw()
         stop = Stop(deadline=None if request.max_duration_s is None else ledger.started + request.max_duration_s)
         with stop_on_signals(stop):
             if todo:
-                with _crew(request, drafted.device, str(out.absolute()), note, on_dashboard) as crew:
-                    plan = _execute(_job(request, drafted, plan), plan, todo, crew, ledger, stop, note)
+                with _crew(request, drafted.device, place.name, note, on_dashboard) as crew:
+                    plan = _execute(_job(request, drafted, plan), place, plan, todo, crew, ledger, stop, note)
             ledger.raise_failures()
             if ledger.complete and summary is None:
                 sweep(out / PARTS)  # of workers that died on this machine
-                if request.scheduler:
-                    await_parts(out, len(parts))
+                place.gather(todo, len(parts))
                 summary = derive(out, plan, parts, ledger.trace, ledger.facts())
+                place.publish()
         for sentence in ledger.remarks():
             note(sentence)
-        report = ledger.report(out, plan, parts, summary, stop)
+        report = ledger.report(place.shown, plan, parts, summary, stop)
         return replace(report, warnings=(*drafted.notes, *_remarks(request, plan), *ledger.remarks()))
 
 
-def finish(out: Path) -> RunReport:
-    """Rebuild everything that is derived from the parts. UsageError while parts are missing."""
-    ledger = Ledger(lambda _: None)
-    read_plan(out)  # a mistyped name must not become a folder
-    with locked(out):
-        plan = read_plan(out)
+def finish(name: Path | str) -> RunReport:
+    """Rebuild everything that is derived from the parts of an output. UsageError while parts are missing."""
+    ledger, place = Ledger(lambda _: None), place_at(str(name))
+    place.plan()  # a mistyped name must not become a folder
+    with place.held() as out:
+        plan = place.plan()
         parts = Parts(plan)
+        place.fetch()
         missing = missing_parts(out, plan, parts, retry_errors=False)
         if missing:
             raise UsageError(
-                f"{len(parts) - len(missing)} of {len(parts)} parts of {str(out)!r} are done; run the same "
+                f"{len(parts) - len(missing)} of {len(parts)} parts of {str(place.shown)!r} are done; run the same "
                 f"`rsqa {plan.task.verb}` again to do the rest (each file in {PARTS}/ is a GeoParquet of its own)"
             )
         ledger.begin(parts, missing)
         summary = derive(out, plan, parts, ledger.trace, ledger.facts())
-        return ledger.report(out, plan, parts, summary, Stop())
+        place.publish()
+        return ledger.report(place.shown, plan, parts, summary, Stop())
 
 
 def plan(request: Request) -> PlanReport:
@@ -208,15 +199,15 @@ def _price(cost: CacheCost) -> str:
     )
 
 
-def _stored_or_new(out: Path, request: Request, drafted: Draft, note: Note) -> tuple[Plan, Parts]:
-    """The plan that is in the folder, if it is the one asked for; else a new one, stored before any part.
+def _stored_or_new(place: Place, out: Path, request: Request, drafted: Draft, note: Note) -> tuple[Plan, Parts]:
+    """The plan that is in the output, if it is the one asked for; else a new one, stored before any part.
 
     A request that makes no sense has failed before anything is cleared or stored.
     """
     sweep(out)
     sweep(out / PARTS)
-    if (out / PLAN).exists() and not request.overwrite:
-        stored = read_plan(out)
+    if place.has(PLAN) and not request.overwrite:
+        stored = place.plan()
         planned = {planned.source.name for planned in stored.sources}
         if lost := [error for name, error in drafted.failed if name in planned]:
             raise lost[0]
@@ -224,8 +215,8 @@ def _stored_or_new(out: Path, request: Request, drafted: Draft, note: Note) -> t
         check_same(stored, asked)
         if asked != stored:  # the same parts, but files or model lie elsewhere now, or something else is made of them
             if (asked.task, asked.failed) != (stored.task, stored.failed):
-                withdraw(out)
-            write_plan(out, asked)
+                place.withdraw()
+            place.write_plan(asked)
         return asked, Parts(asked)
     with _site(request, drafted.device, note) as site:
         made = settle(request, drafted, None, site)
@@ -233,10 +224,10 @@ def _stored_or_new(out: Path, request: Request, drafted: Draft, note: Note) -> t
     if request.cache_features:
         _cache_cost(request, drafted, made)
     if request.overwrite:
-        clear(out)
+        place.clear()
     if drafted.searches:
-        write_searches(out / SEARCHES, drafted.searches)
-    write_plan(out, made)
+        place.write_searches(drafted.searches)
+    place.write_plan(made)
     return made, parts
 
 
@@ -263,11 +254,11 @@ def _has_errors(path: Path) -> bool:
 def _job(request: Request, drafted: Draft, plan: Plan) -> Job:
     cache = None if request.cache_features is None else str(request.cache_features.absolute())
     environment = gdal_environment() if request.scheduler else ()  # processes of this machine inherit it
-    return Job(str(request.folder.absolute()), plan.plan_id, drafted.device, token_hex(8), cache, environment)
+    return Job(request.place.name, plan.plan_id, drafted.device, token_hex(8), cache, environment)
 
 
 def _crew(request: Request, device: str, out: str, note: Note, show: Note | None) -> AbstractContextManager[DaskCrew]:
-    """Who does the parts; `out` empty: no folder is needed yet."""
+    """Who does the parts; `out` empty: no output is needed yet."""
     check = partial(unfit, rsqa.__version__, device, out)
     if request.scheduler is not None:
         return remote_crew(request.scheduler, check, note, show)
@@ -284,7 +275,9 @@ def _site(request: Request, device: str, note: Note) -> Iterator[Site]:
             yield crew
 
 
-def _execute(job: Job, plan: Plan, todo: Sequence[int], crew: DaskCrew, ledger: Ledger, stop: Stop, note: Note) -> Plan:
+def _execute(
+    job: Job, place: Place, plan: Plan, todo: Sequence[int], crew: DaskCrew, ledger: Ledger, stop: Stop, note: Note
+) -> Plan:
     """Do the parts; those that crashed once more, one at a time, so that no neighbour can be blamed.
 
     A part that ends its workers even then is committed with its tiles as errors. -> the plan that was followed: stored
@@ -299,8 +292,8 @@ def _execute(job: Job, plan: Plan, todo: Sequence[int], crew: DaskCrew, ledger: 
                 ledger.record(number, result)
                 if ledger.hopeless:
                     stop.asked.set()
-            if ledger.too_large and not begun(Path(job.out)):
-                plan = _shrink(Path(job.out), plan, min(ledger.too_large.values()), note)
+            if ledger.too_large and not place.begun():
+                plan = _shrink(place, plan, min(ledger.too_large.values()), note)
             left.extend(ledger.too_large)
             ledger.too_large.clear()
         return plan
@@ -320,9 +313,9 @@ def _until_too_large(left: deque[int], ledger: Ledger) -> Iterator[int]:
         yield left.popleft()
 
 
-def _shrink(out: Path, plan: Plan, batch: int, note: Note) -> Plan:
+def _shrink(place: Place, plan: Plan, batch: int, note: Note) -> Plan:
     """Store the plan with a smaller batch; no part of it may be there, or in work."""
     note(f"batches of {plan.batch} tiles do not fit into memory: the plan now has batches of {batch}")
     smaller = replace(plan, batch=batch)
-    write_plan(out, smaller)
+    place.write_plan(smaller)
     return smaller

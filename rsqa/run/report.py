@@ -58,7 +58,8 @@ class Progress:
 class RunReport:
     """A run that ended by itself, by its time budget or by a signal."""
 
-    out: Path
+    out: Path | str
+    """A folder, or the address of a prefix in an object store."""
     exit_code: ExitCode
     plan_id: str
     n_tiles: int

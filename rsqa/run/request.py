@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from rsqa.errors import UsageError
 from rsqa.raster.folders import common_folder, expand
 from rsqa.raster.stac_search import is_search
+from rsqa.run.place import Place, place_at
 from rsqa.run.plan import MOST_TILES
 from rsqa.tasks.question import Question
 from rsqa.tasks.task import Ask, Caption, Detect, Task
@@ -25,7 +26,8 @@ class Request:
     task: Task = Ask()  # noqa: RUF009 frozen and without fields
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    out: Path | None = None
+    out: Path | str | None = None
+    """A folder, or the address of a prefix in an object store."""
     bands: str | None = None
     mask_band: str | None = None
     mask_values: str | None = None
@@ -76,6 +78,8 @@ class Request:
         if self.gsd_m is not None and not 0 < self.gsd_m < 1e6:
             raise UsageError(f"--gsd {self.gsd_m} asked; it is the ground size of a pixel in metres")
         self._check_scheduler()
+        if self.out is not None:
+            place_at(str(self.out))  # refuses an address before any file is opened
         if self.part_tiles is not None and not 1 <= self.part_tiles <= MOST_TILES:
             raise UsageError(f"--part-tiles {self.part_tiles} asked; choose 1 to {MOST_TILES}")
 
@@ -92,11 +96,15 @@ class Request:
             raise UsageError("--cache-features and --scheduler asked; features are kept on this machine alone")
 
     @property
-    def folder(self) -> Path:
+    def place(self) -> Place:
         """Where the output goes: `out`, or the first source's stem in the current directory."""
+        return place_at(str(self.out or f"{self._stem}.rsqa"))
+
+    @property
+    def _stem(self) -> str:
         if self.mosaic or is_search(self.sources[0]):
-            return self.out or Path(f"{common_folder(self.sources)}.rsqa")
+            return common_folder(self.sources)
         if self.task.chips and Path(self.sources[0]).is_dir():
-            return self.out or Path(f"{Path(self.sources[0]).resolve().name}.rsqa")
+            return Path(self.sources[0]).resolve().name
         [(_, name)] = expand(self.sources[:1])  # without what may be a secret in a URL
-        return self.out or Path(f"{PurePosixPath(name).stem}.rsqa")
+        return PurePosixPath(name).stem

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import numpy as np
@@ -24,12 +24,12 @@ from rsqa.raster.mosaic import files_under
 from rsqa.raster.read import read_block
 from rsqa.run.batches import Batches, Tiles, Valid, tiles_at_once
 from rsqa.run.features import Looked, PartCache
-from rsqa.run.folder import begun, part_path
+from rsqa.run.folder import part_name
 from rsqa.run.plan import PlannedSource
 from rsqa.run.rows import Seen, part_rows
 from rsqa.run.trace import Clock, Span
 from rsqa.run.workbench import Job, Workbench, workbench
-from rsqa.sinks.part import Receipt, write_part
+from rsqa.sinks.part import Receipt, pack_part
 
 R = TypeVar("R")
 
@@ -111,7 +111,7 @@ def _do_part(bench: Workbench, number: int) -> Done | TooLarge:
             cache.write()
         bench.unkept = bench.unkept or cache.unkept
     halved = model.batch < bench.plan.batch
-    if halved and not begun(bench.out):
+    if halved and not bench.place.begun():
         return TooLarge(model.batch)
     receipt = _commit(bench, number, seen, replies, clock, model.batch if halved else None)
     bench.trim()
@@ -138,14 +138,17 @@ def _commit(
 ) -> Receipt:
     """Write the part. `batch`: the one that it was asked in, if that is not the plan's.
 
-    SourceChanged when a source is no longer the planned one, RsqaError when the folder holds another plan.
+    SourceChanged when a source is no longer the planned one, RsqaError when the output holds another plan.
     """
     rows = part_rows(bench.plan, seen, bench.ids, replies)
     for planned, tiles in seen:  # as late as can be: what was read is what the plan was made for
         _check_unchanged(planned, tiles.around)
     with clock.stage("write"):
         bench.check_plan()
-        return write_part(part_path(bench.out, number), rows, plan_id=bench.job.plan_id, number=number, batch=batch)
+        name = PurePosixPath(part_name(number)).name
+        content, receipt = pack_part(name, rows, plan_id=bench.job.plan_id, number=number, batch=batch)
+        bench.place.commit(number, content)
+    return receipt
 
 
 def _core_px(seen: Sequence[tuple[PlannedSource, Seen]]) -> int:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Hashable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from rsqa.engines.base import Engine, Session
 from rsqa.engines.registry import load_engine
 from rsqa.errors import RsqaError
-from rsqa.run.folder import PLAN, read_plan
 from rsqa.run.heap import share_one_heap, trim_heap
+from rsqa.run.place import Place, place_at
 from rsqa.run.plan import Parts, Plan, PlannedSource
 
 SESSIONS = 4
@@ -26,6 +26,7 @@ class Job:
     """What a worker needs to know to do parts; small, it travels with every task."""
 
     out: str
+    """See `Place.name`."""
     plan_id: str
     device: str
     run: str
@@ -41,7 +42,9 @@ class Workbench:
     """Serves all parts of one run in one process."""
 
     job: Job
-    stamp: tuple[int, int]
+    place: Place
+    """Of the output."""
+    stamp: Hashable
     """Of the stored plan."""
     plan: Plan
     parts: Parts
@@ -54,11 +57,6 @@ class Workbench:
     """`time.monotonic()` of the last trim of the heap."""
     _known_ids: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Thousands of chips of one folder have the same processing ids."""
-
-    @property
-    def out(self) -> Path:
-        """The output folder."""
-        return Path(self.job.out)
 
     def ids(self, planned: PlannedSource) -> tuple[str, ...]:
         """Processing id of each row question about this source."""
@@ -81,8 +79,8 @@ class Workbench:
         return known[1]
 
     def check_plan(self) -> None:
-        """RsqaError when the folder holds another plan by now, and another run works on that."""
-        if _stamp(self.out) != self.stamp:
+        """RsqaError when the output holds another plan by now, and another run works on that."""
+        if self.place.stamp() != self.stamp:
             raise _changed(self.job)
 
     def trim(self) -> None:
@@ -103,21 +101,13 @@ def workbench(job: Job) -> Workbench:
         if job not in _WORKBENCHES:
             os.environ.update(job.environment)
             share_one_heap()
-            stamp, plan = _stamp(Path(job.out)), read_plan(Path(job.out))
+            place = place_at(job.out)
+            stamp, plan = place.stamp(), place.plan()
             if plan.plan_id != job.plan_id:
                 raise _changed(job)
             _WORKBENCHES.clear()  # a process serves one run at a time
-            _WORKBENCHES[job] = Workbench(job, stamp, plan, Parts(plan))
+            _WORKBENCHES[job] = Workbench(job, place, stamp, plan, Parts(plan))
         return _WORKBENCHES[job]
-
-
-def _stamp(out: Path) -> tuple[int, int]:
-    """Another one when the plan is stored anew; zeros when there is none."""
-    try:
-        stored = (out / PLAN).stat()
-    except OSError:
-        return 0, 0
-    return stored.st_ino, stored.st_mtime_ns
 
 
 def _changed(job: Job) -> RsqaError:

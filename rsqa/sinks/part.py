@@ -165,7 +165,16 @@ class Receipt:
 
 
 def write_part(path: Path, rows: Sequence[PartRows], *, plan_id: str, number: int, batch: int | None = None) -> Receipt:
-    """Commit a part; all sources in it share one CRS. Raises OutputError when the folder can't be written.
+    """Commit a part to a file; see `pack_part`. Raises OutputError when the folder can't be written."""
+    content, receipt = pack_part(path.name, rows, plan_id=plan_id, number=number, batch=batch)
+    write_whole_bytes(path, content)
+    return receipt
+
+
+def pack_part(
+    name: str, rows: Sequence[PartRows], *, plan_id: str, number: int, batch: int | None = None
+) -> tuple[memoryview, Receipt]:
+    """The bytes of a part, and what they are; all sources in it share one CRS.
 
     `batch`: of this part, where it is not the plan's; its last digits may then differ. The file's metadata say so.
     """
@@ -188,10 +197,9 @@ def write_part(path: Path, rows: Sequence[PartRows], *, plan_id: str, number: in
         writer.write_table(table)
         writer.add_key_value_metadata(file_keys(_geo(crs_wkt, rows), facts))
     content = memoryview(sink.getvalue())
-    write_whole_bytes(path, content)
     statuses = Counter(status for source in rows for status in source.tile_status.tolist())
-    return Receipt(
-        name=path.name,
+    receipt = Receipt(
+        name=name,
         size=content.nbytes,
         sha256=hashlib.sha256(content).hexdigest(),
         n_rows=table.num_rows,
@@ -199,6 +207,7 @@ def write_part(path: Path, rows: Sequence[PartRows], *, plan_id: str, number: in
         n_nodata=statuses["nodata"],
         n_error=statuses["error"],
     )
+    return content, receipt
 
 
 def _geo(crs_wkt: str, rows: Sequence[PartRows]) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def sweep(folder: Path) -> list[Path]:
     with _output_errors(folder):
         for path in sorted(folder.iterdir()):
             match = pattern.fullmatch(path.name)
-            if match and not _lives(int(match[1])):
+            if match and not lives(int(match[1])):
                 _delete(path)
                 swept.append(path)
     return swept
@@ -124,7 +124,7 @@ def _temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}")
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
     """Whether another process of this number is running."""
     if pid == os.getpid():
         return False

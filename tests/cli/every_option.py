@@ -11,7 +11,7 @@ LINE = (
     "--mask-values 3,8"
 )
 GIVEN = {
-    "out": Path("o"), "bands": "4,3,2", "tile_px": 224, "gsd_m": 0.5, "scale": "0,10", "min_valid": 0.25,
+    "out": "o", "bands": "4,3,2", "tile_px": 224, "gsd_m": 0.5, "scale": "0,10", "min_valid": 0.25,
     "model": "tinyrs", "adapter": Path("g"), "card": "c.json", "batch_size": 3, "workers": 2, "device": "cuda:1",
     "dtype": "bfloat16", "overwrite": True, "retry_errors": True, "max_duration_s": 5400.0, "allow_mixed": True,
     "part_tiles": 9, "asset": "visual", "mosaic": True, "aoi": Path("a.gpkg"), "mask_band": "SCL", "mask_values": "3,8",

@@ -119,7 +119,7 @@ def test_every_option_reaches_the_request(library, tmp_path):
     given = {name: getattr(request, name) for name in type(request).__dataclass_fields__ if name not in OTHERS}
     assert given == {
         "sources": ("m.tif", "n.tif"),
-        "out": Path("o"),
+        "out": "o",
         "bands": "4,3,2",
         "tile_px": 224,
         "gsd_m": 0.5,
@@ -246,7 +246,7 @@ def test_a_run_that_was_stopped_says_how_to_go_on(library, capsys, code):
 
 def test_finish_reports_like_ask(library, capsys):
     assert rsqa.cli.run(["finish", "m.rsqa"]) == 0
-    assert library.requests == [Path("m.rsqa")]
+    assert library.requests == ["m.rsqa"]
     assert capsys.readouterr().out == "m.rsqa\n"
 
 

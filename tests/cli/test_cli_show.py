@@ -125,3 +125,12 @@ def test_answers_that_are_no_parquet(capsys, tmp_path):
     (tmp_path / "answers.parquet").write_text("not a table")
     assert rsqa.cli.run(["show", str(tmp_path)]) == 4
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["show"], ["report"], ["export"]])
+def test_an_address_is_told_to_be_copied_first(capsys, command):
+    target = ["out.gpkg"] if command == ["export"] else []
+    assert rsqa.cli.run([*command, "s3://bucket/town", *target]) == 2
+    said = capsys.readouterr().err
+    assert "aws s3 sync s3://bucket/town DIR" in said
+    assert len(said.strip().splitlines()) == 1

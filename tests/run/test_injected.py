@@ -55,7 +55,7 @@ def right(request_for, tmp_path_factory) -> dict[str, bytes]:
 
 def assert_mended(request: Request, right: dict[str, bytes]) -> None:
     assert ask(request).exit_code == ExitCode.DONE
-    assert files(request.folder) == right
+    assert files(request.out) == right
 
 
 def counted(real: Callable) -> tuple[Callable, list[int]]:
@@ -98,7 +98,7 @@ def refused_write(request: Request, patch: pytest.MonkeyPatch, name: str, number
         ask(request)
     assert os.strerror(code) in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert not (request.folder / "run.json").exists()
+    assert not (request.out / "run.json").exists()
     patch.undo()
 
 
@@ -144,7 +144,7 @@ def test_a_part_that_lost_its_end_behind_our_back_is_found_and_done_again(reques
     monkeypatch.setattr(os, "replace", replace)
     with pytest.raises(OutputError, match=r"00000003.parquet is damaged or missing"):
         ask(request)
-    assert not (request.folder / "run.json").exists()
+    assert not (request.out / "run.json").exists()
     monkeypatch.undo()
     assert_mended(request, right)
 
@@ -204,7 +204,7 @@ def test_a_source_that_vanishes_under_the_run_is_named_and_what_was_done_stays(
         monkeypatch.undo()
         aside.rename(raster)
     assert isinstance(caught.value, SourceChanged | InputError)
-    assert not (request.folder / "run.json").exists()
+    assert not (request.out / "run.json").exists()
     assert_mended(request, right)
 
 

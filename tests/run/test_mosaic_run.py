@@ -89,7 +89,7 @@ def test_a_mosaic_is_known_again_where_it_is_now_and_not_when_it_changed(tmp_pat
 def test_a_mosaic_with_a_file_that_can_not_be_read_is_refused(tmp_path):
     folder = Path(cut(tmp_path / "tiles", places(320, 450, "uint8")))
     (folder / "look.jpg").write_bytes(b"a quick-look is no part of it")
-    assert request(tmp_path, str(folder), mosaic=True, out=None).folder == Path("tiles.rsqa")
+    assert request(tmp_path, str(folder), mosaic=True, out=None).place.shown == Path("tiles.rsqa")
     (folder / "000_064.tif").write_bytes(b"cut short")
     with pytest.raises(SourceRefused, match="000_064"):
         ask(request(tmp_path, str(folder), mosaic=True))

@@ -65,7 +65,7 @@ def test_batch_and_parts_are_measured_where_the_model_will_run(raster, tmp_path,
     report = plan(asked)
     assert report.expected.seconds > 0
     assert report.n_parts >= 1
-    assert not asked.folder.exists()
+    assert not asked.place.has("")
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,8 @@ def test_what_a_search_finds_is_asked_and_searched_once(api, tmp_path):
     assert (anew.n_tiles, len(api.asked)) == (4, asked + 1)
     with pytest.raises(UsageError, match="holds another plan"):
         ask(request(tmp_path, str(tmp_path / "v1/0.tif")))
-    assert request(tmp_path, search, out=None).folder == request(tmp_path, search, out=None, mosaic=True).folder
-    assert request(tmp_path, search, out=None).folder == Path("c.rsqa")
+    for more in ({}, {"mosaic": True}):
+        assert request(tmp_path, search, out=None, **more).place.shown == Path("c.rsqa")
 
 
 def test_a_run_that_was_stopped_goes_on_with_what_the_search_found(api, tmp_path):
