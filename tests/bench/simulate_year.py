@@ -224,7 +224,7 @@ def score(told: Sequence[dict[str, Any]], events: Sequence[Event], there: dict[s
     left = list(events)
     delays, n_false = [], 0
     for row in told:
-        night = round((row["first_after"] - START).total_seconds() / 86_400)
+        night = round((row["confirmed"] - START).total_seconds() / 86_400)
         tile, is_there = (row["tile_row"], row["tile_col"]), row["value_after"] == "yes"
         met = next(
             (e for e in left if (e.question, e.tile, e.there) == (row["question_id"], tile, is_there)
@@ -234,7 +234,7 @@ def score(told: Sequence[dict[str, Any]], events: Sequence[Event], there: dict[s
             n_false += 1
         else:
             left.remove(met)
-            delays.append(round((row["confirmed"] - START).total_seconds() / 86_400) - met.night)
+            delays.append(night - met.night)
     n_pairs = sum(int((same[1:] == same[:-1]).sum()) for same in there.values())
     return {
         "changes": len(events), "told": len(told), "false": n_false, "missed": len(left), "unchanged_pairs": n_pairs,
