@@ -1,7 +1,7 @@
 """What a run will take, told from its plan and a trial: time, memory, bytes that are read, size of the output.
 
-Constants are measured, on Linux with tinyrs-nano and with an engine that costs nothing; `tests/bench/bench_plan.py`
-holds every figure against real runs.
+Constants of memory and output are fitted to runs on Linux with an engine that costs nothing; those in seconds are
+estimates. `tests/bench/bench_plan.py` holds every figure against real runs.
 """
 
 from __future__ import annotations
