@@ -147,7 +147,7 @@ def local_crew(
     import dask
     import distributed  # noqa: F401 before its settings are changed: it brings the others
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    _hush()
     devices = _devices(workers, device) if workers else []
     with ExitStack() as closing:
         closing.enter_context(dask.config.set(_settings(workers or 1)))
@@ -168,7 +168,7 @@ def remote_crew(address: str, unfit: Callable[[], str], note: Note, show: Note |
     import dask
     import distributed  # noqa: F401 before its settings are changed: it brings the others
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    _hush()
     with ExitStack() as closing:
         closing.enter_context(dask.config.set({"distributed.comm.timeouts.connect": f"{_CONNECT_S:.0f}s"}))
         try:
@@ -178,6 +178,12 @@ def remote_crew(address: str, unfit: Callable[[], str], note: Note, show: Note |
         if show:
             show(client.dashboard_link)
         yield closing.enter_context(_crew(client, address, unfit, note))
+
+
+def _hush() -> None:
+    """What Dask says of itself, and what asyncio says of futures that Dask leaves behind, tells users nothing."""
+    for name in ("distributed", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextmanager
