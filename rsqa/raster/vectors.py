@@ -53,7 +53,7 @@ def read_shapes(path: str, option: str) -> geopandas.GeoDataFrame:
         else:
             _check_layers(path, named)
             table = geopandas.read_file(path)
-    except (DataSourceError, DataLayerError, ArrowException, ValueError, OSError) as error:
+    except (DataSourceError, DataLayerError, ArrowException, shapely.errors.ShapelyError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise SourceRefused(f"{named} can't be read as shapes on the ground: {reason}") from error
     if table.crs is None:

@@ -22,16 +22,14 @@ def rsqa_process(*arguments: str, env: dict[str, str] | None = None, **options) 
     return subprocess.run(command, env=environment, timeout=120, **kept)
 
 
-def test_help_is_quick_and_imports_nothing_heavy():
+def test_help_imports_nothing_heavy():
     code = (
-        "import sys, time, rsqa.cli\n"
+        "import sys, rsqa.cli\n"
         "rsqa.cli.run(['--help']); rsqa.cli.run(['ask', '--help'])\n"
-        f"print([m for m in {HEAVY!r} if m in sys.modules], time.process_time(), file=sys.stderr)\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ROOT}, capture_output=True, check=True)
-    heavy, _, seconds = done.stderr.decode().strip().rpartition(" ")
-    assert heavy == "[]"
-    assert float(seconds) < 0.5
+    assert done.stderr.decode().strip() == "[]"
 
 
 @pytest.mark.parametrize(

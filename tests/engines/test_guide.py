@@ -75,8 +75,8 @@ class Guided(Oracle):
             visual = self.network.model.get_image_features(**image).pooler_output[0][None]
             words = self.network.model.language_model(input_ids=torch.tensor([self.ids(question.text)]))
             mean = words.last_hidden_state[0].mean(dim=0, keepdim=True)
-            slots, self.weights = (part[0, 0] for part in self.prompter(visual, grid, mean))
-        self.slots = slots
+            prompted = self.prompter(visual, grid, mean)
+        self.slots, self.weights = prompted.slots[0, 0], prompted.weights[0, 0]
 
     def option_logprob(self, chip, question, option):
         self.look(chip, question)
