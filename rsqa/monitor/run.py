@@ -186,7 +186,7 @@ def _store_grid(watch: Watch) -> None:
 def _observe_all(going: _Pass) -> list[Stored]:
     """Observe what arrived, oldest first, as far as the time goes; -> the dataset."""
     watch, state, now = going.watch, going.state, going.clock()
-    for folder in (going.out, *(going.out / OBSERVATIONS).glob("acquired_date=*")):
+    for folder in (going.out, *(going.out / OBSERVATIONS).glob("acquired_date=*"), *going.out.glob(REPORTS)):
         sweep(folder)
     stored = settle(going.out, going.grid)
     _tell_nothing_of_a_new_rule(going, stored)

@@ -104,10 +104,11 @@ def resumed(folder: Path, watch: str, done: Path) -> None:
 
 
 @needs_strace
-@pytest.mark.parametrize("number", [4, 12])
-def test_kill_9_at_a_commit(done, tmp_path, number):
+@pytest.mark.parametrize(("name", "number"), [("fsync", 4), ("fsync", 12), ("rename", 35)])
+def test_kill_9_at_a_commit(done, tmp_path, name, number):
+    """The last is that of the change that is told."""
     watch = watched(tmp_path / "w")
-    assert kill_at(tmp_path / "w", watch, "fsync", number)
+    assert kill_at(tmp_path / "w", watch, name, number)
     resumed(tmp_path / "w", watch, done)
 
 
