@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "monitor"))
 
 from made_dataset import grid, write_answers
 from painted_scenes import watch_text, write_scene
+from spent import spent
 
 from rsqa.monitor.changes import replay
 from rsqa.monitor.dataset import ledger
@@ -58,12 +59,8 @@ def make(folder: Path, scenes: int, side: int) -> Path:
 def idle_pass(file: Path) -> tuple[float, float, float]:
     """-> seconds, seconds of a core and peak MB of a process that finds nothing to do."""
     began = time.perf_counter()
-    pid = os.posix_spawn(
-        sys.executable, [sys.executable, "-m", "rsqa", "monitor", "run", str(file), "-v"], dict(os.environ)
-    )
-    _, status, usage = os.wait4(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
-    return time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    took = spent([sys.executable, "-m", "rsqa", "monitor", "run", str(file), "-v"])
+    return time.perf_counter() - began, took.core_s, took.peak_bytes / (1 << 20)
 
 
 def measure(scenes: int, side: int, folder: Path) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -41,6 +40,7 @@ from rsqa.run.ledger import Ledger
 from rsqa.run.pipeline import ask, missing_parts
 from rsqa.run.plan import Parts
 from rsqa.run.request import Request
+from rsqa.run.resident import peak_bytes
 from rsqa.run.trace import Span
 from rsqa.run.trial import Here
 from rsqa.run.work import CacheUse, Done
@@ -219,6 +219,6 @@ def main(
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--drive"]:
         ceiling(2, int(sys.argv[2]))
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print((peak_bytes() or 0) / (1 << 20))
     else:
         main([int(n) for n in sys.argv[1:]] or [10_000, 100_000])

@@ -8,7 +8,6 @@ strace, where there is one, in a run of their own. Prints a table and, as the la
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from rasterio.transform import Affine
+from spent import spent
 
 TILE_PX = 224
 TILED = {"tiled": True, "blockxsize": 512, "blockysize": 512}
@@ -95,20 +95,14 @@ def came(raster: Path, out: Path, task: tuple[str, ...], options: tuple[str, ...
     command = [
         sys.executable, "-m", "rsqa", verb, *rest, str(raster), "--out", str(out), "--json", "--no-progress", *options,
     ]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
-        assert running.stdout is not None
-        text = running.stdout.read()
-        _, status, usage = os.wait4(running.pid, 0)
-        running.returncode = os.waitstatus_to_exitcode(status)
-    if running.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {running.returncode}")
+    took = spent(command)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     shutil.rmtree(out)
     n_read = bytes_read(command, raster)
     shutil.rmtree(out, ignore_errors=True)
     return {
-        "seconds": json.loads(text)["elapsed_s"],
-        "memory_bytes": usage.ru_maxrss * 1024,
+        "seconds": json.loads(took.output)["elapsed_s"],
+        "memory_bytes": took.peak_bytes,
         "read_bytes": n_read,
         "output_bytes": size,
     }

@@ -8,9 +8,7 @@ last line, one JSON object. Peak memory is that of the whole process, from the k
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 
 import rasterio
 from mosaic import repeat
+from spent import spent
 
 QUESTIONS = (
     "Is there a road?", "Are there any buildings?", "Is there water?", "Are there trees?", "Are there any airplanes?",
@@ -33,14 +32,8 @@ def measure(raster: Path, out: Path, *options: str) -> dict[str, Any]:
         sys.executable, "-m", "rsqa", "ask", str(raster), "--question-file", str(questions), "--out", str(out),
         "--json", "--no-progress", *options,
     ]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
-        assert running.stdout is not None
-        text = running.stdout.read()
-        _, status, usage = os.wait4(running.pid, 0)
-        running.returncode = os.waitstatus_to_exitcode(status)
-    if running.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {running.returncode}")
-    return {**json.loads(text), "peak_mb": usage.ru_maxrss / 1024}
+    took = spent(command)
+    return {**json.loads(took.output), "peak_mb": took.peak_bytes / (1 << 20)}
 
 
 def sparse(like: Path, out: Path, side: int) -> Path:
