@@ -4,7 +4,8 @@
 number of tiles.
 
 A box is owned by the tile that has its middle in its core. An object is dropped when the tiles that own its boxes were
-asked and none of them said anything like it: at its window's edge a tile judges by half a picture.
+asked and none of them said anything like it: at its window's edge a tile judges by half a picture. The score of an
+object is the mean over the tiles that show it, so one that shows it and says nothing like it counts as 0.
 
 A second pass with larger tiles, for things larger than a tile, is more tiles in the same bands: its boxes agree with
 the pieces that the first pass saw as those of two tiles do. Of its boxes those no larger than the first pass's overlap
@@ -25,7 +26,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from rsqa.tasks.sightings import Pairs, Sightings, inside, key_of, partners
+from rsqa.tasks.sightings import Pairs, Sightings, inside, key_of, partners, shows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +84,8 @@ class Band:
         return Sightings(
             tile=tile[order], core=self.tiles.core[self.tile[order]], window=self.tiles.window[self.tile[order]],
             label=self.label[order], corners=self.corners[order], score=self.score[order], logprob=self.logprob[order],
-            owner=np.full(len(order), -1), group=first_group + np.arange(len(order)),
+            owner=np.full(len(order), -1), asked=self.tiles.asked[self.tile[order], self.label[order]],
+            shown=np.zeros(len(order), np.int64), group=first_group + np.arange(len(order)),
         )  # fmt: skip
 
 
@@ -96,7 +98,8 @@ class Objects:
     corners: NDArray[np.float64]
     """(N, 4, 2) of the best box that shows it whole; where all are pieces, the box around them."""
     score: NDArray[np.float32]
-    """(N,) the highest of all its boxes; NaN: none has one."""
+    """(N,) mean over the tiles that show its best box: of each the highest of its boxes, 0 if it has none. NaN: none of
+    these boxes has one."""
     logprob: NDArray[np.float32]
     """(N,) of the best box."""
     n_seen: NDArray[np.int64]
@@ -130,7 +133,7 @@ def merge(bands: Iterable[Band], size: tuple[int, int]) -> Iterator[Objects]:
         done = _complete(held, front)
         if done.any():
             yield _objects(held.take(done), size)
-        held = _join(held.take(~done), new, tiles, front)
+        held = _join(held.take(~done), new, tiles, band.tiles)
     if held is not None and len(held):
         yield _objects(held, size)
 
@@ -143,10 +146,12 @@ def _complete(boxes: Sightings, front: float) -> NDArray[np.bool_]:
     return np.asarray(lowest <= front, np.bool_)[group]
 
 
-def _join(held: Sightings, new: Sightings, tiles: Tiles, front: float) -> Sightings:
-    """All boxes, those of the same thing in one group. Boxes above `front` meet no new ones any more."""
-    above = held.window[:, 3] <= front
+def _join(held: Sightings, new: Sightings, tiles: Tiles, new_tiles: Tiles) -> Sightings:
+    """All boxes, those of the same thing in one group. Boxes above the new tiles meet no new ones any more."""
+    above = held.window[:, 3] <= new_tiles.window[:, 1].min()
     waiting = held.take(~above)
+    waiting = replace(waiting, shown=waiting.shown + _showing(waiting, new_tiles))
+    new = replace(new, shown=_showing(new, tiles))
     near = _with_owners(waiting.and_those(new), tiles)
     pairs = partners(near, len(waiting))
     boxes = held.take(above).and_those(near)
@@ -162,6 +167,15 @@ def _with_owners(boxes: Sightings, tiles: Tiles) -> Sightings:
     owner = boxes.owner.copy()
     owner[box[owns]] = key_of(tiles.tile)[tile[owns]]
     return replace(boxes, owner=owner)
+
+
+def _showing(boxes: Sightings, tiles: Tiles) -> NDArray[np.int64]:
+    """(B,) how many of the tiles are of the box's pass, were asked for its label, and show it."""
+    frames = boxes.in_window
+    box, tile = shapely.STRtree(shapely.box(*tiles.window.T)).query(shapely.box(*frames.T))
+    counts = (tiles.tile[tile, 0] == boxes.tile[box, 0]) & tiles.asked[tile, boxes.label[box]]
+    counts &= shows(tiles.window[tile], frames[box])
+    return np.bincount(box[counts], minlength=len(boxes))
 
 
 def _united(group: NDArray[np.int64], pairs: Pairs) -> NDArray[np.int64]:
@@ -214,11 +228,28 @@ def _objects(boxes: Sightings, size: tuple[int, int]) -> Objects:
     return Objects(
         label=boxes.label[starts[rows]],
         corners=corners[rows],
-        score=np.fmax.reduceat(boxes.score, starts)[rows],
+        score=_scores(boxes, starts, number, seen)[rows],
         logprob=boxes.logprob[starts[rows]],
         n_seen=np.bincount(rank[number[first]], minlength=len(rows)),
         seen=boxes.tile[first],
     )
+
+
+def _scores(
+    boxes: Sightings, best: NDArray[np.int64], number: NDArray[np.int64], seen: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """(N,) as `Objects` has them. `best`: (N,) positions; `number`, `seen`: (B,) object, and object and tile."""
+    _, first, which = np.unique(seen, return_index=True, return_inverse=True)  # each tile of each object
+    said = np.full(len(first), np.nan, np.float32)
+    np.fmax.at(said, which, boxes.score)
+    of = number[first]
+    shown = shows(boxes.window[first], boxes.in_window[best][of]) & (boxes.tile[first, 0] == boxes.tile[best, 0][of])
+    known = shown & ~np.isnan(said)
+    n_said = np.bincount(of[known], minlength=len(best))
+    n_silent = boxes.shown[best] - np.bincount(of[shown & boxes.asked[first]], minlength=len(best))
+    total = np.bincount(of[known], said[known], len(best))
+    means = np.divide(total, n_said + n_silent, where=n_said > 0, out=np.full(len(best), np.nan))
+    return np.asarray(means, np.float32)
 
 
 def _around(corners: NDArray[np.float64], number: NDArray[np.int64]) -> NDArray[np.float64]:

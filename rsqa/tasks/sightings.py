@@ -23,6 +23,8 @@ IOS = 0.8
 """… or intersection over the smaller one: a part that one tile took for the whole."""
 REPEATED = 0.9
 """IoU from which two boxes of one tile are one that was said twice; other boxes of one tile are two things."""
+SHOWN = 0.7
+"""Share of a box from which a tile shows it, so that its silence about it counts."""
 EDGE = 0.01
 """Share of the window's side within which a box ends at its edge: models write coarse numbers."""
 
@@ -50,6 +52,10 @@ class Sightings:
     """(B,)."""
     owner: NDArray[np.int64]
     """(B,) `key_of` the tile that has the middle in its core and was asked; -1: none."""
+    asked: NDArray[np.bool_]
+    """(B,) whether the tile's answer about the label is known."""
+    shown: NDArray[np.int64]
+    """(B,) how many tiles of its pass whose answer is known show it, its own among them."""
     group: NDArray[np.int64]
     """(B,) the same number for all boxes of one thing."""
 
@@ -74,6 +80,13 @@ class Sightings:
         """(B, 4) x1, y1, x2, y2."""
         return np.hstack([self.corners.min(axis=1), self.corners.max(axis=1)])
 
+    @property
+    def in_window(self) -> NDArray[np.float64]:
+        """(B, 4) the bounds within the window: turned boxes may reach out of it."""
+        return np.hstack(
+            [np.maximum(self.bounds[:, :2], self.window[:, :2]), np.minimum(self.bounds[:, 2:], self.window[:, 2:])]
+        )
+
     def ends_at(self) -> NDArray[np.bool_]:
         """(B, 4) whether the box ends at the left, upper, right, lower edge of its window."""
         near = EDGE * np.tile(self.window[:, 2:] - self.window[:, :2], 2)
@@ -95,6 +108,12 @@ def key_of(tiles: NDArray[np.int64]) -> NDArray[np.int64]:
 def inside(points: NDArray[np.float64], rectangles: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(N, 2) in (N, 4), each in its own: the lower ends belong to a rectangle, the upper ones to its neighbours."""
     return np.asarray(((points >= rectangles[:, :2]) & (points < rectangles[:, 2:])).all(axis=1), np.bool_)
+
+
+def shows(windows: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(N, 4) windows, (N, 4) boxes -> (N,) whether the one shows enough of the other for an answer about it."""
+    both = np.hstack([np.maximum(windows[:, :2], boxes[:, :2]), np.minimum(windows[:, 2:], boxes[:, 2:])])
+    return np.asarray(_sides_area(both) >= np.maximum(SHOWN * _sides_area(boxes), np.finfo(np.float64).tiny), np.bool_)
 
 
 def partners(boxes: Sightings, first_new: int) -> Pairs:

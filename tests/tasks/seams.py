@@ -8,10 +8,11 @@ from itertools import combinations
 
 import numpy as np
 import shapely
+from hypothesis import assume
 
 from rsqa.raster.grid import TileGrid
 from rsqa.tasks.merge import Band, Objects, Tiles, merge
-from rsqa.tasks.sightings import EDGE, IOS, IOU, REPEATED
+from rsqa.tasks.sightings import EDGE, IOS, IOU, REPEATED, SHOWN
 
 RECTANGLE = [[0, 1], [0, 3], [2, 3], [2, 1]]
 """Places of x and y of the four corners in (x1, y1, x2, y2)."""
@@ -79,8 +80,8 @@ def boxes_of(objects: Objects) -> list[tuple[float, ...]]:
     return sorted((label, *box) for label, box in zip(objects.label.tolist(), around.tolist(), strict=True))
 
 
-def by_brute_force(tiles: Tiles, seen: Sequence[Seen]) -> list[tuple[int, frozenset, float]]:
-    """(label, the boxes that are one, its score), sorted; every box is held against every other."""
+def by_brute_force(tiles: Tiles, seen: Sequence[Seen], size: tuple[int, int]) -> list[tuple[int, frozenset, float]]:
+    """(label, the tiles that saw it, its score), sorted; every box is held against every other. `size`: (H, W)."""
     window = dict(zip(map(tuple, tiles.tile.tolist()), tiles.window.tolist(), strict=True))
     core = dict(zip(map(tuple, tiles.tile.tolist()), tiles.core.tolist(), strict=True))
     asked = dict(zip(map(tuple, tiles.tile.tolist()), tiles.asked.tolist(), strict=True))
@@ -129,10 +130,42 @@ def by_brute_force(tiles: Tiles, seen: Sequence[Seen]) -> list[tuple[int, frozen
             if t[0] == one.tile[0] and x1 <= x < x2 and y1 <= y < y2 and asked[t][one.label]
         ]  # fmt: skip
 
+    def cut(one: Seen) -> bool:
+        """Whether it ends at an edge of its window behind which there is more."""
+        box, its = shapely.Polygon(one.corners).bounds, window[one.tile]
+        far_end = (size[1], size[0])
+        return any(
+            (box[k] - its[k] <= EDGE * (its[k + 2] - its[k]) and its[k] > 0)
+            or (its[k + 2] - box[k + 2] <= EDGE * (its[k + 2] - its[k]) and its[k + 2] < far_end[k])
+            for k in (0, 1)
+        )
+
+    def showing(one: Seen) -> set[tuple[int, int, int]]:
+        """Tiles of the pass that show it."""
+        frame = shapely.box(*shapely.Polygon(one.corners).bounds) & shapely.box(*window[one.tile])
+        found = set()
+        for t, its in window.items():
+            if t[0] == one.tile[0] and frame.area:
+                share = (frame & shapely.box(*its)).area / frame.area
+                assume(abs(share - SHOWN) > 1e-9)
+                if share > SHOWN:
+                    found.add(t)
+        return found
+
+    def score(mine: list[Seen]) -> float:
+        """Each tile that shows its best box by its surest box; 0 if it was asked and has none."""
+        best = min(mine, key=lambda one: (cut(one), one.tile[0], one.tile not in owners(one), -one.score))
+        votes = [
+            max((one.score for one in mine if one.tile == t), default=0.0)
+            for t in showing(best)
+            if asked[t][best.label] or any(one.tile == t for one in mine)
+        ]
+        return sum(votes) / len(votes) if votes else np.nan
+
     objects = []
     for g in set(group):
         mine = [one for one, its in zip(seen, group, strict=True) if its == g]
         tiles_seen = frozenset(one.tile for one in mine)
         if any(tiles_seen.issuperset(owners(one)) for one in mine):
-            objects.append((mine[0].label, tiles_seen, max(one.score for one in mine)))
+            objects.append((mine[0].label, tiles_seen, score(mine)))
     return sorted(objects, key=lambda o: (o[0], sorted(o[1]), o[2]))

@@ -157,7 +157,9 @@ def test_the_slowest_way_gives_the_same(data):
     objects = sorted(
         zip(found.label.tolist(), saw, found.score.tolist(), strict=True), key=lambda o: (o[0], sorted(o[1]), o[2])
     )
-    assert objects == by_brute_force(tiles, seen)
+    expected = by_brute_force(tiles, seen, (grid.height, grid.width))
+    assert [one[:2] for one in objects] == [one[:2] for one in expected]
+    assert [one[2] for one in objects] == pytest.approx([one[2] for one in expected], nan_ok=True)
 
 
 def crowd(seed, grid, n=60):
@@ -280,14 +282,44 @@ def test_a_piece_that_fits_two_boxes_joins_the_one_that_goes_on_least():
     assert sorted(zip(found.corners[:, :, 0].max(axis=1), found.n_seen, strict=True)) == [(96.0, 2), (115.0, 1)]
 
 
-def test_the_owner_draws_the_box_and_the_surest_tile_scores_it():
+def test_the_owner_draws_the_box_and_all_that_can_judge_it_score_it():
     tiles = tiles_of(TileGrid(50, 100, 50, 40))
     owner, other = (1, 0, 1), (1, 0, 0)
     seen = [one_box(owner, (48.0, 10.0, 68.0, 20.0), 0.4), one_box(other, (47.0, 10.0, 67.0, 20.0), 0.8)]
     found = merged([band_of(tiles, seen)], (50, 100))
     assert boxes_of(found) == [(0, 48.0, 10.0, 68.0, 20.0)]
-    assert (found.score.tolist(), found.logprob.tolist()) == ([pytest.approx(0.8)], [pytest.approx(-0.4)])
+    assert (found.score.tolist(), found.logprob.tolist()) == ([pytest.approx(0.6)], [pytest.approx(-0.4)])
     assert found.seen.tolist() == [list(owner), list(other)]
+
+
+@pytest.mark.parametrize(
+    ("left", "asked", "score"),
+    [
+        (75.0, True, 0.4),  # the other window, which ends at 90, shows 15 of 20 pixels
+        (77.0, True, 0.8),  # 13 of 20
+        (75.0, False, 0.8),  # it was not asked: its silence says nothing
+    ],
+)
+def test_silence_of_a_tile_that_shows_a_thing_speaks_against_it(left, asked, score):
+    tiles = tiles_of(TileGrid(50, 200, 50, 40), asked=lambda tile, label: tile != (1, 0, 0) or asked)
+    tiles = take(tiles, tiles.tile[:, 2] < 2)
+    found = merged([band_of(tiles, [one_box((1, 0, 1), (left, 10.0, left + 20, 20.0), 0.8)])], (50, 200))
+    assert found.score.tolist() == [pytest.approx(score)]
+
+
+def test_a_tile_without_a_probability_says_nothing():
+    tiles = tiles_of(TileGrid(50, 100, 50, 40))
+    box = (48.0, 10.0, 68.0, 20.0)
+    both = [one_box((1, 0, col), box, score) for col, score in ((0, np.nan), (1, 0.8))]
+    assert merged([band_of(tiles, both)], (50, 100)).score.tolist() == [pytest.approx(0.8)]
+    assert np.isnan(merged([band_of(tiles, both[:1])], (50, 100)).score).all()
+
+
+def test_a_coarse_tile_says_nothing_of_what_it_is_not_asked_for():
+    """Small things are left to the finer pass, so the silence of the coarser one is none."""
+    grid = TileGrid(400, 400, 50, 10)
+    small = one_box((1, 2, 2), (110.0, 110.0, 130.0, 130.0), 0.8)
+    assert merged([band_of(two_passes(grid, 4), [small])], (400, 400)).score.tolist() == [pytest.approx(0.8)]
 
 
 def test_other_labels_stay_apart():
