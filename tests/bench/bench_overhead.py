@@ -192,7 +192,7 @@ def resume(n_parts: int, n_done: int) -> dict[str, float]:
 
 
 def main(
-    part_counts: list[int], rows: int = 16, cols: int = 32, n_quick: int = 3000, n_begin: int = MOST_PARTS
+    part_counts: list[int], rows: int = 64, cols: int = 64, n_quick: int = 3000, n_begin: int = MOST_PARTS
 ) -> dict[str, Any]:
     """Measure all; -> the figures."""
     n_there = min(n_begin // 10, MOST_WRITTEN)

@@ -9,7 +9,7 @@ from bench_detect import measure, show
 
 
 def test_bench_detect_runs(capsys):
-    result = measure(1, 0, 320, "tinyrs-nano", side_px=320)
-    assert result["procedural"]["tiles"] == 4
+    result = measure(1, 0, 160, 80, "tinyrs-nano", side_px=320)
+    assert result["procedural"]["tiles"] == 16
     show(result)
     assert capsys.readouterr().out.splitlines()[-1].startswith("{")
