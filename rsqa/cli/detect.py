@@ -45,7 +45,8 @@ def detect(
             min=0,
             max=1,
             metavar="P",
-            help="Look for a thing only in tiles where it is at least this likely; that is the score of its boxes.",
+            help="Look for a thing only in tiles where it is at least this likely; the score of an object is the "
+            "mean over the tiles that show it.",
             rich_help_panel=_THINGS,
         ),
     ] = 0.5,
