@@ -1,4 +1,6 @@
-"""How well a model finds objects: `python tests/bench/bench_detect.py [SCENES] [PICTURES] [TILE_PX] [OVERLAP_PX] [MODEL]`.
+"""How well a model finds objects.
+
+    python tests/bench/bench_detect.py [SCENES [PICTURES [TILE_PX [OVERLAP_PX [MODEL]]]]]
 
 `rsqa detect` over procedural scenes of held-out styles, and over validation pictures of NWPU VHR-10 where
 RSQA_TEST_DATA names the folder that has them, both cut in tiles that overlap. Prints for each class the average
@@ -162,8 +164,10 @@ def measure(
 def show(result: Mapping[str, Any]) -> None:
     """A table for people, JSON for scripts."""
     for name, one in result.items():
-        print(f"{name}: {one['pictures']} pictures, {one['tiles']} tiles of {one['tile_px']} px that share "
-              f"{one['overlap_px']}, {one['seconds']} s")
+        print(
+            f"{name}: {one['pictures']} pictures, {one['tiles']} tiles of {one['tile_px']} px that share "
+            f"{one['overlap_px']}, {one['seconds']} s"
+        )
         for label, told in one["classes"].items():
             print(f"  {label:20} {told['things']:5} things {told['boxes']:5} boxes  AP50 {told['ap50']:.3f}"
                   f"  anywhere {told['chance']:.3f}")  # fmt: skip
