@@ -232,7 +232,8 @@ Adapter = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Folder of an adapter, as rsqa train writes; the model is its base, by default the one that it names.",
+        help="Folder of an adapter, as rsqa train writes, or the name of one that ships; the model is its base, by "
+        "default the one that it names.",
         rich_help_panel=_MODEL,
         show_default=False,
     ),

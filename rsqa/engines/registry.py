@@ -86,8 +86,8 @@ def find_model(name: str | None = None, card: str | None = None, adapter: Path |
     """Find a model and its card without loading it; None is the embedded one. ModelError when it can't be used.
 
     `card` is the name of a card that ships or a JSON file; it wins over the one in the model's folder. A hub name is
-    looked up in the local cache first and then fetched. `adapter` is a folder; `name` is then its base, None: the one
-    that it was trained on.
+    looked up in the local cache first and then fetched. `adapter` is a folder or the name of one that ships; `name` is
+    then its base, None: the one that it was trained on.
     """
     if adapter is not None:
         return _adapted(adapter, name, card)
@@ -105,7 +105,8 @@ def find_model(name: str | None = None, card: str | None = None, adapter: Path |
 
 def _adapted(adapter: Path, base: str | None, card: str | None) -> ModelRef:
     """The model of an adapter folder; `base`: another place for its base than it tells."""
-    folder = adapter.resolve()
+    ships = str(adapter) in embedded_names() and not adapter.is_dir()
+    folder = embedded_folder(str(adapter)) if ships else adapter.resolve()
     if not is_adapter(folder):
         raise ModelError(f"{str(adapter)!r} holds no adapter ({ADAPTER_CONFIG}); name the folder that rsqa train wrote")
     if card is None and not (folder / CARD_FILE).is_file():
@@ -114,7 +115,8 @@ def _adapted(adapter: Path, base: str | None, card: str | None) -> ModelRef:
         )
     there = "" if base is None else str(Path(base).resolve()) if Path(base).is_dir() else base
     checkpoint = open_model(folder, there or None)
-    return ModelRef(folder.name, str(folder), load_card(card or str(folder)), checkpoint.weights_id(), there)
+    shown = "" if ships else str(folder)
+    return ModelRef(folder.name, shown, load_card(card or str(folder)), checkpoint.weights_id(), there)
 
 
 @dataclass(frozen=True, slots=True)

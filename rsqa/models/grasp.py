@@ -26,10 +26,11 @@ FUSIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }  # fmt: skip
 PAPER_DEVIATION = 0.02
 """Of the first prompts; the paper does not tell it."""
-POSITION_WEIGHT, TEMPERATURE = 0.1, 1.5
-"""What robust mode starts from: 1.5 leaves about half of four blocks without weight."""
+POSITION_WEIGHT, TEMPERATURE, SPREAD = 0.1, 1.5, 0.1
+"""What robust mode starts from: 1.5 leaves a block without weight in four of ten cases. Blocks whose scores differ by
+much less than the spread weigh the same, so a question can leave all of them alone."""
 LEAST_SPREAD = 1e-3
-"""Of the scores of a picture's blocks; below it they are taken to be equal."""
+"""Below it scores are taken to be equal, whatever has been learned."""
 
 
 class Prompted(NamedTuple):
@@ -45,9 +46,9 @@ class Prompted(NamedTuple):
 
 
 class Grasp(nn.Module):
-    """See above. `prompts` and, unless all blocks weigh the same, two projections: N·K·D + 2·(D·H + H) parameters; two
-    numbers more in robust mode, and 2·(D·R + R) + R·K·D with a context. (The bias of `blocks` moves all scores of a
-    question alike: it never learns.)
+    """See above. `prompts` and, unless all blocks weigh the same, two projections: N·K·D + 2·(D·H + H) parameters;
+    three more in robust mode, and 2·(D·R + R) + R·K·D with a context. (The bias of `blocks` moves all scores
+    of a question alike: it never learns.)
     """
 
     def __init__(self, shape: PromptShape) -> None:
@@ -60,6 +61,7 @@ class Grasp(nn.Module):
             if shape.mode == "robust":
                 self.position_weight = nn.Parameter(torch.tensor(POSITION_WEIGHT))
                 self.temperature = nn.Parameter(torch.tensor(TEMPERATURE))
+                self.least_spread = nn.Parameter(torch.tensor(SPREAD))
             self.register_buffer("places", block_positions(shape.side, d), persistent=False)
         if shape.tells:
             self.shown, self.wanted = nn.Linear(d, shape.context), nn.Linear(d, shape.context)
@@ -87,7 +89,7 @@ class Grasp(nn.Module):
             return there / there.sum(dim=-1, keepdim=True).clamp(min=1), None
         scores = self.scores(means, questions)
         if self.shape.mode == "robust":
-            scores = self.temperature * standardised(scores, there)
+            scores = self.temperature * standardised(scores, there, self.least_spread)
         choosable = there | ~there.any(dim=-1, keepdim=True)  # where there is none all weights are taken away below
         return FUSIONS[self.shape.fusion](scores.masked_fill(~choosable, -torch.inf)) * there, scores
 
@@ -143,12 +145,12 @@ def block_positions(side: int, width: int) -> Tensor:
     return torch.cat([rows, cols], dim=2).reshape(side * side, width)
 
 
-def standardised(scores: Tensor, there: Tensor) -> Tensor:
-    """(B, Q, N) -> of mean 0 and deviation 1 over the blocks that are there."""
+def standardised(scores: Tensor, there: Tensor, least: Tensor) -> Tensor:
+    """(B, Q, N) -> of mean 0 over the blocks that are there, and deviation 1 where it was much above the least."""
     n = there.sum(dim=-1, keepdim=True).clamp(min=1)
     centred = (scores - (scores * there).sum(dim=-1, keepdim=True) / n) * there
     variance = (centred**2).sum(dim=-1, keepdim=True) / n
-    return centred * (variance + LEAST_SPREAD**2).rsqrt()
+    return centred * (variance + least**2 + LEAST_SPREAD**2).rsqrt()
 
 
 def spread(weights: Tensor) -> Tensor:

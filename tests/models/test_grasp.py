@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsqa.errors import ModelError
-from rsqa.models.grasp import Grasp, block_means, block_of, block_positions, spread
+from rsqa.models.grasp import Grasp, block_means, block_of, block_positions, spread, standardised
 from rsqa.models.prompt_adapter import PromptShape
 from rsqa.models.rivals import prompter_of
 
@@ -56,8 +56,8 @@ def test_parameters_of_the_paper(d, blocks, tokens, expected):
 
 def test_parameters_of_ours_and_of_its_rivals():
     nano = PromptShape(192, tokens=8, blocks=4, inner=64, context=0)
-    assert n_parameters(prompter_of(nano)) == 30_848 + 2  # temperature, and weight of the positions
-    assert n_parameters(prompter_of(replace(nano, context=32))) == 30_850 + 2 * (192 * 32 + 32) + 32 * 8 * 192
+    assert n_parameters(prompter_of(nano)) == 30_848 + 3  # temperature, weight of the positions, least spread
+    assert n_parameters(prompter_of(replace(nano, context=32))) == 30_851 + 2 * (192 * 32 + 32) + 32 * 8 * 192
     assert n_parameters(prompter_of(replace(nano, fusion="mean"))) == 4 * 8 * 192
     assert n_parameters(prompter_of(replace(nano, method="static"))) == 8 * 192
     assert n_parameters(prompter_of(replace(nano, method="cocoop"))) == 8 * 192 + 2 * 192 * 12 + 192 + 12
@@ -180,6 +180,16 @@ def test_equal_blocks_give_finite_gradients():
     assert all(torch.isfinite(weight.grad).all() for weight in prompter.parameters() if weight.grad is not None)
 
 
+def test_scores_that_hardly_differ_leave_all_blocks_alone():
+    """Where they differ much it does not matter how much."""
+    scores, there, least = asked(2)[None], torch.ones(1, 2, D, dtype=torch.bool), torch.tensor(0.1)
+    large, larger, small = (standardised(scores * scale, there, least) for scale in (1e3, 1e4, 1e-3))
+    torch.testing.assert_close(large, larger)
+    torch.testing.assert_close(large.std(dim=-1, correction=0), torch.ones(1, 2))
+    assert small.abs().max() < 0.05
+    torch.testing.assert_close(small / small.std(dim=-1, keepdim=True), large / large.std(dim=-1, keepdim=True))
+
+
 def test_robust_mode_is_sparse_where_the_paper_is_not():
     """With the first weights: all scores of the paper are alike."""
     found = {}
@@ -191,7 +201,7 @@ def test_robust_mode_is_sparse_where_the_paper_is_not():
         questions = torch.randn(8, 192, generator=generator)
         found[shape.mode] = prompter_of(shape).requires_grad_(False)(visual, (4, 4), questions).weights
     assert float(spread(found["robust"]).mean()) < 0.8
-    assert (found["robust"] == 0).any(dim=-1).float().mean() > 0.5
+    assert (found["robust"] == 0).any(dim=-1).float().mean() > 0.4
     assert (found["robust"] == 0).sum() > 10 * (found["paper"] == 0).sum()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -94,6 +95,8 @@ def test_an_adapter_of_the_embedded_model_may_be_embedded(tmp_path, monkeypatch)
     assert (second.name, second.folder, second.card) == ("tinyrs-nano-r1", "", CARD)
     there = registry.ModelRef.from_json(json.loads(json.dumps(second.to_json())))
     assert load_engine(there, "cpu").card == CARD
+    assert find_model(adapter=Path("tinyrs-nano-r1")) == second
+    refused(lambda: find_model(adapter=Path("tinyrs-nano")), "holds no adapter")
     refused(lambda: find_model("tinyrs-nano-r2"), "did you mean 'tinyrs-nano-r1'")
 
 
