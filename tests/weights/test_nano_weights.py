@@ -13,6 +13,7 @@ from rsqa.engines.cards import CARD_FILE, card_from_json
 from rsqa.engines.registry import embedded_folder, embedded_names, find_model, load_engine
 from rsqa.evaluate.asking import Examiner, ask
 from rsqa.evaluate.items import ItemSet, Picture
+from rsqa.evaluate.looked import weight_on_things
 from rsqa.evaluate.reading import question_of
 from rsqa.evaluate.scene_items import box_items, scene_presence, scene_tiles
 from rsqa.evaluate.scoring import score
@@ -25,12 +26,14 @@ from rsqa.train.nano import NANO_STYLE
 from rsqa.train.parts import part_of
 from rsqa.train.pictures import read_rows
 from rsqa.train.reasoning import concluded
+from rsqa.train.scene_windows import FIRST_HELD_SEED, scene_windows
 from rsqa.train.tokenizer import SPECIAL
 
 FOLDER = embedded_folder()
 MOST_BYTES = 14_000_000
 """Of all models that are shipped."""
 REASONING = ("tinyrs-nano-cot", "tinyrs-nano-r1")
+GRASP = "tinyrs-nano-grasp"
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,7 @@ def tokenizer():
 
 
 def test_it_is_small_enough_to_ship():
-    assert embedded_names() == ["tinyrs-nano", *REASONING]
+    assert embedded_names() == ["tinyrs-nano", REASONING[0], GRASP, REASONING[1]]
     assert sum(file.stat().st_size for file in FOLDER.parent.rglob("*")) <= MOST_BYTES
 
 
@@ -134,6 +137,14 @@ def test_the_others_give_reasons_and_know_it_too(boxed_tiles, name, floor):
     assert (card.name, card.prompt.reasoning, card.prompt.system) == (name, True, REASONING_SYSTEM)
     assert "research" in card.licence
     assert accuracy(boxed_tiles, name) >= floor
+
+
+def test_the_prompts_look_where_the_asked_thing_is(tmp_path):
+    """And under the other questions about the same window as much as anywhere else."""
+    found = weight_on_things(load_engine(find_model(GRASP), "cpu"), scene_windows(128, 112, tmp_path, FIRST_HELD_SEED))
+    assert found.n >= 12
+    assert found.asked.weight > 2 * found.chance
+    assert found.shuffled.weight < 1.4 * found.chance
 
 
 def test_a_count_follows_from_its_reason():
