@@ -11,8 +11,8 @@ from typing import Any
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-GDAL_ERRORS = (RasterioError, CPLE_BaseError)
-"""Everything that a failing read or open of rasterio raises."""
+GDAL_ERRORS = (RasterioError, CPLE_BaseError, UnicodeDecodeError)
+"""Everything that a failing read or open of rasterio raises; the last where a name in the file is not in UTF-8."""
 
 FILE_CACHE_BYTES = 25_000_000
 """Of an open file GDAL keeps at most so much in memory: its default of VSI_CACHE_SIZE."""

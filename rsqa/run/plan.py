@@ -258,12 +258,11 @@ def _question(options: list[str], only_if: dict[str, Any] | None, **facts: Any) 
     return Question(**facts, options=tuple(options), only_if=Condition(**only_if) if only_if else None)
 
 
-def check_format(facts: dict[str, Any]) -> None:
-    """PlanMismatch for a stored plan that this version can't read."""
-    if facts.get("format") != PLAN_FORMAT:
-        raise PlanMismatch(
-            f"the plan has format {facts.get('format')!r}, this rsqa reads {PLAN_FORMAT}; use --overwrite"
-        )
+def check_format(facts: Any) -> None:
+    """PlanMismatch for stored JSON that is no plan of this version."""
+    found = facts.get("format") if isinstance(facts, dict) else None
+    if found != PLAN_FORMAT:
+        raise PlanMismatch(f"the plan has format {found!r}, this rsqa reads {PLAN_FORMAT}; use --overwrite")
 
 
 def _digest(facts: dict[str, Any]) -> str:

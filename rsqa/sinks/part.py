@@ -29,6 +29,7 @@ from rsqa.sinks.ground import crs_label, projjson
 from rsqa.sinks.table import (
     BOX_SCHEMA,
     EVIDENCE,
+    EVIDENCE_SCHEMA,
     FORMAT,
     SCHEMA,
     bbox_array,
@@ -374,10 +375,12 @@ def valid_part(path: Path, plan_id: str, number: int, n_rows: int) -> bool:
     try:
         metadata = pq.read_metadata(path)
         facts = json.loads((metadata.metadata or {}).get(b"rsqa", b"{}"))
+        columns = metadata.schema.to_arrow_schema().names
     except (OSError, pa.ArrowException, ValueError):  # missing, cut short, or not ours
         return False
     expected = {"format": FORMAT, "plan_id": plan_id, "part": number, "n_rows": n_rows}
-    return bool(metadata.num_rows == n_rows and facts.items() >= expected.items())
+    known = columns in (SCHEMA.names, EVIDENCE_SCHEMA.names, BOX_SCHEMA.names)  # no checksum guards the footer
+    return bool(known and metadata.num_rows == n_rows and facts.items() >= expected.items())
 
 
 def read_parts(paths: Sequence[Path], group_rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:

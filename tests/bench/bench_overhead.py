@@ -45,7 +45,7 @@ from rsqa.run.trace import Span
 from rsqa.run.trial import Here
 from rsqa.run.work import CacheUse, Done
 from rsqa.sinks.part import Receipt
-from rsqa.sinks.table import FORMAT
+from rsqa.sinks.table import FORMAT, SCHEMA
 from rsqa.tasks.question import Question
 
 ENGINE = "rsqa.testing:EchoEngine"
@@ -180,7 +180,7 @@ def resume(n_parts: int, n_done: int) -> dict[str, float]:
         plan = settle(request, draft(request), None, Here(1))
         parts, plan_id = Parts(plan), plan.plan_id
         planned = time.perf_counter()
-        row = pa.table({"value": ["yes"]})
+        row = pa.table([pa.nulls(1, field.type) for field in SCHEMA], schema=SCHEMA)
         for number in range(n_done):
             facts = {"format": FORMAT, "plan_id": plan_id, "part": number, "n_rows": 1}
             pq.write_table(row.replace_schema_metadata({"rsqa": json.dumps(facts)}), part_path(out, number))

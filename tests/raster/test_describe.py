@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -165,6 +166,17 @@ def test_rpcs_only_are_refused_with_the_command(write):
 def test_a_transform_that_places_nothing_is_refused(write, transform):
     with pytest.raises(SourceRefused, match="can't be placed on the ground"):
         opened(write(places(20, 20), transform=transform))
+
+
+def test_a_name_that_is_not_in_utf_8_is_refused(write):
+    crs = re.sub(r",AUTHORITY\[[^]]*\]", "", pyproj.CRS("EPSG:32633").to_wkt("WKT1_GDAL"))
+    crs = crs.replace("WGS 84 / UTM zone 33N", "Reseau geodesique").replace('_meridian",15', '_meridian",15.5')
+    path = Path(write(places(20, 20), crs=crs))
+    content = path.read_bytes()
+    assert content.count(b"Reseau geodesique") == 1
+    path.write_bytes(content.replace(b"Reseau geodesique", "Réseau géodésique".encode("latin-1")))
+    with pytest.raises(SourceRefused, match=r"can't be opened: .*utf-8"):
+        opened(str(path))
 
 
 # ---- changes

@@ -135,6 +135,13 @@ def test_the_table_holds_every_field_of_a_source():
     assert set(SCHEMA.names) == columns
 
 
+@pytest.mark.parametrize("content", ["0", "[]", "null", '"plan"'])
+def test_what_is_no_plan_is_refused(tmp_path, content):
+    (tmp_path / "plan.json").write_text(content, encoding="utf-8")
+    with pytest.raises(PlanMismatch, match="format None"):
+        read_plan(tmp_path)
+
+
 def test_a_plan_of_another_format_is_told_apart(tmp_path):
     write_plan(tmp_path, plan(source("a.tif", 1000, 900)))
     facts = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))

@@ -208,7 +208,9 @@ def test_a_part_is_valid_for_its_own_plan_number_and_rows_only(part):
     assert not valid_part(part.with_name("absent"), PLAN_ID, 3, 324)
 
 
-@pytest.mark.parametrize("harm", ["empty", "magic", "half", "minus one byte", "zeros", "another table", "not JSON"])
+@pytest.mark.parametrize(
+    "harm", ["empty", "magic", "half", "minus one byte", "zeros", "another table", "not JSON", "a name"]
+)
 def test_damaged_files_are_no_parts(part, harm):
     content = part.read_bytes()
     harmed = {
@@ -218,6 +220,7 @@ def test_damaged_files_are_no_parts(part, harm):
         "minus one byte": content[:-1],
         "zeros": bytes(len(content)),
         "not JSON": content.replace(b'{"format": 1', b'{"format= 1'),
+        "a name": content.replace(b"token_logprob", b"token_logprib"),
     }
     if harm == "another table":
         pq.write_table(pa.table({"a": range(324)}), part)
