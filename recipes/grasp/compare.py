@@ -5,7 +5,7 @@
 In the root of the repository. Runs lie in RUNS/RECIPE-SEED, those of the first seed come first, and as many at a time
 as there are cores, one thread each. With `--minutes` they are saved and ended after so long; the same command goes on
 where they stand, also after a crash, and does nothing twice. `--minutes 0` trains nothing. `--set KEY=VALUE` changes
-all recipes.
+all recipes: `--recipes grasp --seeds 1 --set blocks=16 --out RUNS/blocks-16` is a row of the ablations.
 
 The table is over the questions that were held back. A question counts as the share of seeds that were right; intervals
 are 95 % of a bootstrap over pictures, differences are of the same questions and seeds. Seconds are of one core (CPU
@@ -39,7 +39,9 @@ from rsqa.train.recipe import read_recipe
 from rsqa.train.stages import load
 
 HERE = Path(__file__).parent
-RECIPES = ("grasp", "static", "lora", "probe", "cocoop", "mean", "softmax", "paper")
+RECIPES = (
+    "grasp", "static", "lora", "dora", "full", "probe", "cocoop", "vpt", "mean", "softmax", "top2", "paper",
+)  # fmt: skip
 AGAINST = ("static", "lora")
 THINGS = ("water", "a road", "a building", "a ship", "an airplane", "a tree", "sand", "a car")
 TILES, REPEATS = 64, 3

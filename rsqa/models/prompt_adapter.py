@@ -37,7 +37,7 @@ class PromptShape:
     method: str = "grasp"
     """grasp: from blocks of the picture, chosen by the question; static: the same for all; cocoop: the same for all
     questions of a picture (arXiv 2203.05557)."""
-    tokens: int = 8
+    tokens: int = 6
     """K vectors for a question; 0 closes the gate: nothing is added."""
     blocks: int = 4
     """N, a square: the picture is cut into √N x √N blocks."""

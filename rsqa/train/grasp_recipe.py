@@ -29,7 +29,7 @@ class GraspRecipe:
 
     # The shape of a prompt; see PromptShape.
     mode: str = "robust"
-    tokens: int = 8
+    tokens: int = 6
     """Also how many vectors vpt has."""
     blocks: int = 4
     inner: int = 64
