@@ -38,7 +38,7 @@ from rsqa.run.execute import Stop
 from rsqa.run.folder import PARTS, PLAN, read_plan
 from rsqa.run.report import size
 from rsqa.run.request import Request
-from rsqa.sinks.part import read_parts
+from rsqa.sinks.part_reading import read_parts
 from rsqa.sinks.table import SCHEMA
 from rsqa.sinks.whole import discard, write_whole_named
 from rsqa.tasks.question import Question

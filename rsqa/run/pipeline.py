@@ -37,7 +37,7 @@ from rsqa.run.trial import Here, Site, reading
 from rsqa.run.work import do_part, give_up
 from rsqa.run.workbench import Job
 from rsqa.sinks.ground import crs_label
-from rsqa.sinks.part import read_parts, valid_part
+from rsqa.sinks.part_reading import read_parts, valid_part
 from rsqa.sinks.whole import sweep
 from rsqa.tasks.task import Classify
 

@@ -20,7 +20,7 @@ from rsqa.run.lease import leased
 from rsqa.run.plan import Plan
 from rsqa.run.searches import Searches, read_searches, write_searches
 from rsqa.sinks.objects import ObjectStore
-from rsqa.sinks.part import read_parts
+from rsqa.sinks.part_reading import read_parts
 
 KEPT = (folder.SOURCES, folder.SEARCHES, folder.PLAN, "run.json", "performance.parquet")
 """What a run reads of an earlier one, or leaves as it is, besides the parts."""

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from rsqa.sinks.part import read_parts
+from rsqa.sinks.part_reading import read_parts
 from rsqa.sinks.whole import write_whole_bytes
 
 MOST = 20

@@ -26,7 +26,7 @@ from rsqa.sinks.colours import choice_colours
 from rsqa.sinks.cube_layout import group_name
 from rsqa.sinks.geoparquet import GROUP_ROWS, ZSTD_LEVEL, Extent
 from rsqa.sinks.ground import LONLAT, common_crs, crs_label, lonlat, projjson
-from rsqa.sinks.part import read_parts
+from rsqa.sinks.part_reading import read_parts
 from rsqa.sinks.table import SCHEMA, bbox_array, file_keys, geo_metadata, open_writer
 from rsqa.sinks.tiling import TiledSource
 from rsqa.sinks.whole import write_whole, write_whole_folder

@@ -20,7 +20,7 @@ from rsqa.errors import InputError
 from rsqa.raster.vectors import read_shapes
 from rsqa.sinks.detections import Found
 from rsqa.sinks.geoparquet import GROUP_ROWS, write_table
-from rsqa.sinks.part import read_parts
+from rsqa.sinks.part_reading import read_parts
 from rsqa.sinks.table import BBOX, bbox_array
 from rsqa.sinks.tiling import TiledSource
 from rsqa.tasks.question import Question

@@ -26,7 +26,7 @@ from rsqa.raster.grid import TileGrid, Window
 from rsqa.raster.ground import ground_rings
 from rsqa.sinks.geoparquet import GROUP_ROWS, MOST_ROWS, write_table
 from rsqa.sinks.ground import LONLAT, crs_label, lonlat
-from rsqa.sinks.part import read_parts, regrouped
+from rsqa.sinks.part_reading import read_parts, regrouped
 from rsqa.sinks.table import BBOX, SCHEMA, bbox_array
 from rsqa.sinks.tiling import TiledSource, tile_id
 from rsqa.tasks.merge import Band, Objects, Tiles, merge

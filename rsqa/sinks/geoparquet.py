@@ -17,7 +17,7 @@ import shapely
 from numpy.typing import NDArray
 
 from rsqa.sinks.ground import LONLAT, common_crs, crs_label, lonlat, projjson
-from rsqa.sinks.part import count_rows, read_parts
+from rsqa.sinks.part_reading import count_rows, read_parts
 from rsqa.sinks.summary import AnswersSummary, Tally
 from rsqa.sinks.table import SCHEMA, Bounds, bbox_array, bbox_bounds, file_keys, geo_metadata, open_writer
 from rsqa.sinks.whole import discard, write_whole, write_whole_folder

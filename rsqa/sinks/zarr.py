@@ -29,7 +29,7 @@ from zarr.storage import LocalStore
 
 from rsqa.sinks.cube_layout import CHUNK, NO_COUNT, create_source, question_group, value_codes
 from rsqa.sinks.evidence import on_cores, shares_of
-from rsqa.sinks.part import read_parts
+from rsqa.sinks.part_reading import read_parts
 from rsqa.sinks.table import FORMAT, STATUSES, tile_statuses
 from rsqa.sinks.tiling import TiledSource
 from rsqa.sinks.whole import discard, write_whole_folder

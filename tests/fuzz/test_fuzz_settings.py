@@ -26,7 +26,7 @@ from rsqa.run.pipeline import ask
 from rsqa.run.plan import Parts
 from rsqa.run.request import Request
 from rsqa.sinks.finished import open_tables
-from rsqa.sinks.part import read_parts, valid_part
+from rsqa.sinks.part_reading import read_parts, valid_part
 from rsqa.tasks.question import Question
 from rsqa.testing import write_random_checkpoint
 from rsqa.train.stages import load

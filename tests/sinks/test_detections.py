@@ -18,7 +18,8 @@ from rsqa.raster.ground import ground_rings
 from rsqa.sinks.counts import count_in_areas
 from rsqa.sinks.detections import DETECTIONS, Label, band_of, detections_table, finish_detections
 from rsqa.sinks.ground import LONLAT
-from rsqa.sinks.part import PartRows, QuestionColumns, read_parts, write_part
+from rsqa.sinks.part import PartRows, QuestionColumns, write_part
+from rsqa.sinks.part_reading import read_parts
 from rsqa.sinks.tiling import TiledSource
 from rsqa.tasks.boxes import pixel_corners, read_boxes
 from rsqa.tasks.merge import merge

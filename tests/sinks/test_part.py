@@ -18,7 +18,8 @@ from answer_key import ACQUIRED, PLAN_ID, QUESTIONS, SHIPS, all_tiles, confidenc
 from answer_key import value as true_value
 
 from rsqa.errors import OutputError
-from rsqa.sinks.part import read_parts, valid_part, write_part
+from rsqa.sinks.part import write_part
+from rsqa.sinks.part_reading import read_parts, valid_part
 
 SOURCE = source()
 TILES = all_tiles(SOURCE)
