@@ -1,14 +1,13 @@
-"""What a prompt costs: `python tests/bench/bench_adapter.py SHAPE DEVICE DTYPE [SIDE_PX] [TILES] [ROUNDS] [WAY …]`.
+"""What a prompt costs: `python tests/bench/bench_adapter.py SHAPE DEVICE DTYPE [SIDE_PX] [TILES] [ROUNDS]`.
 
     python tests/bench/bench_adapter.py 2b cpu float32       # random weights, 10 GB of memory, a minute a tile
     python tests/bench/bench_adapter.py nano cpu float32 128 64
-    python tests/bench/bench_adapter.py 2b cpu float32 448 1 3 robust static
 
 SHAPE: nano, 2b or the folder of a model. Eight closed questions about the same tiles are answered in turns by the base
 alone and with GRASP behind the image (`robust`), before it (`paper`: each question reads the image anew), and with a
-static prompt, all around the same weights; WAY: some of these, by default all. Prints for each the median seconds of a
-tile, the median over the rounds of its ratio to the base in the same round, and the ratio of the multiplications; as
-the last line one JSON object. Needs no raster library.
+static prompt, all around the same weights. Prints for each the median seconds of a tile, the median over the rounds of
+its ratio to the base in the same round, and the ratio of the multiplications; as the last line one JSON object. Needs
+no raster library.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,20 +55,16 @@ class Cost:
     """Ratio of the multiplications of matrices."""
 
 
-WAYS: dict[str, Callable[[int], PromptShape]] = {
-    "robust": PromptShape, "paper": PromptShape.paper, "static": lambda width: PromptShape(width, "static"),
-}  # fmt: skip
-
-
-def sessions(engine: Qwen2VLEngine, side_px: int, tiles: int, ways: Sequence[str]) -> dict[str, Session]:
+def sessions(engine: Qwen2VLEngine, side_px: int, tiles: int) -> dict[str, Session]:
     """The ways to answer, the base first. They share the weights of the engine."""
     width = engine.language.words.shape[1]
+    shapes = {"robust": PromptShape(width), "paper": PromptShape.paper(width), "static": PromptShape(width, "static")}
     asked = [Question(f"q{i}", f"Is there {thing}?", "yesno", YES_NO) for i, thing in enumerate(THINGS)]
     found = {BASE: engine.prepare(asked, (side_px, side_px), tiles)}
-    for name in ways:
+    for name, shape in shapes.items():
         torch.manual_seed(0)
         prompted = copy(engine)
-        prompted.guide = Guide(prompter_of(WAYS[name](width)).requires_grad_(False), engine.language, engine.words)
+        prompted.guide = Guide(prompter_of(shape).requires_grad_(False), engine.language, engine.words)
         found[name] = prompted.prepare(asked, (side_px, side_px), tiles)
     return found
 
@@ -105,13 +100,11 @@ def measure(ways: Mapping[str, Session], side_px: int, tiles: int, rounds: int) 
     return costs
 
 
-def run(
-    shape: str, device: str, dtype: str, side_px: int, tiles: int, rounds: int, ways: Sequence[str] = tuple(WAYS)
-) -> dict[str, Any]:
+def run(shape: str, device: str, dtype: str, side_px: int, tiles: int, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         engine = load_engine(find_model(str(bench_checkpoint(shape, Path(folder, "model")))), device, dtype)
         assert isinstance(engine, Qwen2VLEngine)
-        costs = measure(sessions(engine, side_px, tiles, ways), side_px, tiles, rounds)
+        costs = measure(sessions(engine, side_px, tiles), side_px, tiles, rounds)
     return {
         "bench": "adapter", "shape": shape, "dtype": dtype, "side_px": side_px, "tiles": tiles, "rounds": rounds,
         "questions": len(THINGS), "machine": machine(device), "versions": versions(),
@@ -120,6 +113,6 @@ def run(
 
 
 if __name__ == "__main__":
-    shape, device, dtype, *told = sys.argv[1:]
-    side_px, tiles, rounds = (int(size) for size in (*told[:3], *("448", "1", "5")[len(told) :]))
-    print(json.dumps(run(shape, device, dtype, side_px, tiles, rounds, told[3:] or tuple(WAYS))))
+    shape, device, dtype, *sizes = sys.argv[1:]
+    side_px, tiles, rounds = (int(told) for told in (*sizes, *("448", "1", "5")[len(sizes) :]))
+    print(json.dumps(run(shape, device, dtype, side_px, tiles, rounds)))
